@@ -1,0 +1,78 @@
+# make help says what there is. Build output of dependencies is shared between checkouts: it lies in the user's cache folder.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export BACKOUT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/backout
+export CARGO_BUILD_BUILD_DIR ?= $(BACKOUT_CACHE)/build
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+
+VERSION := 0.1.0
+OUT := target/x86_64-unknown-linux-gnu/debug
+LIQUI := 1-0-0 1-1-0 1-2-0 1-2-1
+CA := /etc/ssl/certs/ca-certificates.crt
+
+## demo: play the story on a real cluster, print what it measured, leave everything running
+.PHONY: demo
+demo: export BED := demo
+demo: check build
+	@tests/testbed/bed down
+	@$(MAKE) --no-print-directory bed
+	@tests/testbed/bed run cargo test --offline --quiet --test all -- --exact cluster::story::the_story_of_a_release_that_is_taken_back --nocapture
+
+## down: end the demo's and the tests' beds; leaves no process, mount, network namespace or container
+.PHONY: down
+down:
+	@for bed in demo test; do BED=$$bed tests/testbed/bed down; done
+
+## test: format, lints, and every test: unit, simulation, database, cluster
+.PHONY: test
+test: export BED := test
+test: check own
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(MAKE) --no-print-directory build
+	cargo test --workspace --lib --bins --locked
+	@tests/testbed/bed down
+	@$(MAKE) --no-print-directory bed
+	@tests/testbed/bed run cargo test --offline --test all -- --test-threads=4; result=$$?; tests/testbed/bed down; exit $$result
+
+## build: the operator, the sample application and all tests
+.PHONY: build
+build: own
+	cargo build --workspace --all-targets --locked
+
+## crds: write crds/ from the Rust types
+.PHONY: crds
+crds:
+	cargo run --quiet --locked -- crd --dir crds
+
+# Cargo names a package's output by its place in the workspace: checkouts that share a build folder would take each other's
+# for their own. Whoever comes after another checkout therefore builds its own packages anew; dependencies stay.
+.PHONY: own
+own:
+	@mkdir -p $(CARGO_BUILD_BUILD_DIR)
+	@if [ "$$(cat $(CARGO_BUILD_BUILD_DIR)/checkout 2>/dev/null)" != "$(CURDIR)" ]; then \
+	  find src tests -name '*.rs' -exec touch {} +; \
+	  echo "$(CURDIR)" > $(CARGO_BUILD_BUILD_DIR)/checkout; \
+	fi
+
+.PHONY: check
+check:
+	@tests/testbed/bed check
+
+# A bed that is up, with the images of this checkout in it.
+.PHONY: bed
+bed:
+	@tests/testbed/bed up
+	@mkdir -p target/image
+	@strip -o target/image/backout $(OUT)/backout
+	@tests/testbed/bed image docker.io/backout/backout:$(VERSION) /backout --user 65532 /backout=target/image/backout $(CA)=$(CA)
+	@for version in $(LIQUI); do \
+	  strip -o target/image/liqui $(OUT)/liqui-$$version; \
+	  tests/testbed/bed image docker.io/liqui/liqui:$${version//-/.} /liqui --user 65532 /liqui=target/image/liqui; \
+	done
+
+.PHONY: help
+help:
+	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## /  make /'

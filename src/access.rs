@@ -1,0 +1,160 @@
+//! From the references in a Release to connections: reads the Secrets that it names and builds what the engines take.
+//!
+//! A Release reaches only its own namespace: every look-up here takes the namespace from the Release, never from the spec.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use object_store::{ObjectStore, local::LocalFileSystem};
+use url::Url;
+
+use crate::{
+    api::release::{CacheSpec, DatabaseSpec, GitSource, TlsMode},
+    cache::Cache,
+    cluster::{self, within},
+    error::Class,
+    mysql::{Database, Endpoint, Tls},
+    secret::Sensitive,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("Secret {name} does not exist: create it or correct the reference")]
+    SecretMissing { name: String },
+    #[error("Secret {name} has no key {key}: add it")]
+    KeyMissing { name: String, key: &'static str },
+    #[error("key {key} of Secret {name} is not text")]
+    NotText { name: String, key: &'static str },
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    #[error("backup store {url}: {detail}")]
+    Store { url: String, detail: String },
+}
+
+impl Error {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Cluster(error) => error.class(),
+            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } | Self::Store { .. } => Class::Permanent,
+        }
+    }
+
+    /// CamelCase, for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } => "SecretNotFound",
+            Self::Cluster(_) => "ApiServerUnavailable",
+            Self::Store { .. } => "StoreUnavailable",
+        }
+    }
+}
+
+/// How to authenticate to a git server.
+#[derive(Clone, Debug, Default)]
+pub struct GitAccess {
+    pub user: Option<(String, Sensitive)>,
+    /// PEM; replaces the public CAs.
+    pub ca: Option<Vec<u8>>,
+}
+
+/// Reads the Secrets of one namespace.
+#[derive(Clone)]
+pub struct Access {
+    client: Client,
+}
+
+impl Access {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    pub async fn git(&self, namespace: &str, source: &GitSource) -> Result<GitAccess, Error> {
+        let Some(reference) = &source.secret_ref else { return Ok(GitAccess::default()) };
+        let secret = self.secret(namespace, &reference.name).await?;
+        let user = match (secret.optional("username")?, secret.optional("password")?) {
+            (None, None) => None,
+            (Some(username), Some(password)) => Some((username, Sensitive::new(password))),
+            (None, Some(_)) => return Err(secret.missing("username")),
+            (Some(_), None) => return Err(secret.missing("password")),
+        };
+        Ok(GitAccess { user, ca: secret.bytes("ca.crt") })
+    }
+
+    pub async fn database(&self, namespace: &str, spec: &DatabaseSpec) -> Result<Database, Error> {
+        let mysql = &spec.mysql;
+        let secret = self.secret(namespace, &mysql.credentials.secret_ref.name).await?;
+        let tls = match mysql.tls.mode {
+            TlsMode::Disabled => Tls::Disabled,
+            TlsMode::VerifyIdentity => Tls::VerifyIdentity { ca_pem: secret.bytes("ca.crt") },
+            TlsMode::VerifyCa => Tls::VerifyCa { ca_pem: secret.bytes("ca.crt").ok_or_else(|| secret.missing("ca.crt"))? },
+        };
+        Ok(Database::new(Endpoint {
+            host: mysql.host.clone(),
+            port: mysql.port,
+            database: mysql.name.clone(),
+            user: secret.required("username")?,
+            password: Sensitive::new(secret.required("password")?),
+            tls,
+        }))
+    }
+
+    pub async fn cache(&self, namespace: &str, spec: &CacheSpec) -> Result<Cache, Error> {
+        let (username, password) = match &spec.redis.credentials {
+            None => (None, None),
+            Some(credentials) => {
+                let secret = self.secret(namespace, &credentials.secret_ref.name).await?;
+                (secret.optional("username")?, Some(Sensitive::new(secret.required("password")?)))
+            }
+        };
+        Ok(Cache { host: spec.redis.host.clone(), port: spec.redis.port, db: spec.redis.db, username, password })
+    }
+
+    /// Names of the keys of a Secret, sorted.
+    pub async fn secret_keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, Error> {
+        Ok(self.secret(namespace, name).await?.data.into_keys().collect())
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Found, Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = within(format!("reading Secret {name}"), api.get_opt(name))
+            .await?
+            .ok_or_else(|| Error::SecretMissing { name: name.to_owned() })?;
+        let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+        Ok(Found { name: name.to_owned(), data })
+    }
+}
+
+/// Opens the folder that `url` (`file:///…`) names; it is made if it is not there.
+pub fn store(url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
+    let fail = |detail: String| Error::Store { url: url.to_owned(), detail };
+    let path: PathBuf =
+        Url::parse(url).map_err(|error| fail(error.to_string()))?.to_file_path().map_err(|()| fail("not a file:/// URL".to_owned()))?;
+    std::fs::create_dir_all(&path).map_err(|error| fail(format!("the folder can't be made: {error}; give the operator a volume there")))?;
+    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
+    Ok(Arc::new(store))
+}
+
+/// A Secret that was found.
+struct Found {
+    name: String,
+    data: BTreeMap<String, Vec<u8>>,
+}
+
+impl Found {
+    fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        self.data.get(key).cloned()
+    }
+
+    fn optional(&self, key: &'static str) -> Result<Option<String>, Error> {
+        self.bytes(key).map(|bytes| String::from_utf8(bytes).map_err(|_| Error::NotText { name: self.name.clone(), key })).transpose()
+    }
+
+    fn required(&self, key: &'static str) -> Result<String, Error> {
+        self.optional(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    fn missing(&self, key: &'static str) -> Error {
+        Error::KeyMissing { name: self.name.clone(), key }
+    }
+}

@@ -1,0 +1,14 @@
+//! The words: what users write and read. Data and serde only; this room imports no other.
+
+pub mod backup_point;
+pub mod content;
+pub mod names;
+pub mod operation;
+pub mod release;
+pub mod span;
+pub mod status;
+
+pub use backup_point::{BackupPoint, BackupPointSpec, BackupPointStatus};
+pub use content::{Content, Kept, Migration};
+pub use release::{Release, ReleaseSpec};
+pub use span::Span;

@@ -1,0 +1,55 @@
+//! Names that Backout gives and names that it reads: labels, annotations, child objects, schemas. All are deterministic,
+//! so that a step repeated after a crash finds what it made before.
+
+use sha2::{Digest, Sha256};
+
+/// Field manager of every server-side apply, and the reporter of every event.
+pub const MANAGER: &str = "backout";
+/// Label value that marks objects as Backout's own; its watch caches select by it.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "backout");
+/// Label that names the Release an object belongs to.
+pub const RELEASE_LABEL: &str = "backout.dev/release";
+/// Annotation on a workload: the number of the release that it runs.
+pub const NUMBER_ANNOTATION: &str = "backout.dev/release-number";
+/// One-shot token on a Release: look at the source now.
+pub const REQUESTED_AT: &str = "backout.dev/requestedAt";
+/// One-shot token on a Release: forget failures and quarantine and decide anew.
+pub const RESET_AT: &str = "backout.dev/resetAt";
+
+/// `ControllerRevision` that keeps release `number`.
+pub fn revision(release: &str, number: u64) -> String {
+    format!("{release}-{number}")
+}
+
+/// `BackupPoint` taken before release `number` was deployed.
+pub fn point(release: &str, number: u64) -> String {
+    format!("{release}-{number}-predeploy")
+}
+
+/// `ConfigMap` for one set of configuration values: the same values have the same name, other values another.
+pub fn config_map(release: &str, config: &std::collections::BTreeMap<String, String>) -> String {
+    let mut hash = Sha256::new();
+    for (key, value) in config {
+        // Lengths keep {"A": "1B"} and {"A1": "B"} apart.
+        hash.update((key.len() as u64).to_be_bytes());
+        hash.update(key);
+        hash.update((value.len() as u64).to_be_bytes());
+        hash.update(value);
+    }
+    format!("{release}-{}", short(&hash.finalize()))
+}
+
+/// Schema into which a backup point is loaded. `uid` keeps Releases that share a server apart.
+pub fn shadow(database: &str, uid: &str, operation: u64) -> String {
+    format!("{database}_backout_{}_{operation}_shadow", short(&Sha256::digest(uid)))
+}
+
+/// Schema that receives the replaced tables.
+pub fn aside(database: &str, uid: &str, operation: u64) -> String {
+    format!("{database}_backout_{}_{operation}_aside", short(&Sha256::digest(uid)))
+}
+
+/// The first ten hex digits: enough to tell a Release's own few hundred objects apart.
+fn short(digest: &[u8]) -> String {
+    hex::encode(digest).chars().take(10).collect()
+}

@@ -1,0 +1,139 @@
+//! `Release.status`: what a user reads, and all that Backout remembers between two reconciles.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::operation::Operation;
+
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    /// Generation that the conditions speak of; -1 until the first look.
+    #[serde(default = "never_observed")]
+    pub observed_generation: i64,
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// What Backout is doing, or the state it rests in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Number of the release that is deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
+    /// Version of the release that is deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Source revision of the release that is deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_applied_revision: Option<String>,
+    /// Source revision that was looked at last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempted_revision: Option<String>,
+    /// Name of the newest backup point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup_point: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rollback_at: Option<Timestamp>,
+    /// The operation that runs, or the last one that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// Releases that were begun, newest first, at most [`HISTORY_LIMIT`].
+    #[serde(default)]
+    pub history: Vec<HistoryEntry>,
+    /// Digests that failed and are not tried again.
+    #[serde(default)]
+    pub quarantine: Vec<Quarantined>,
+    /// Operations begun so far: the id of the last one.
+    #[serde(default)]
+    pub operations: u64,
+    /// Release numbers given so far: the last one.
+    #[serde(default)]
+    pub releases: u64,
+    /// The `backout.dev/requestedAt` token that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_requested_at: Option<String>,
+    /// The `backout.dev/resetAt` token that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reset_at: Option<String>,
+}
+
+/// Entries kept in `status.history`: with a migration-laden operation beside it the object stays far below etcd's limit.
+pub const HISTORY_LIMIT: usize = 30;
+
+fn never_observed() -> i64 {
+    -1
+}
+
+impl Default for ReleaseStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: never_observed(),
+            conditions: Vec::new(),
+            phase: None,
+            release: None,
+            version: None,
+            last_applied_revision: None,
+            last_attempted_revision: None,
+            last_backup_point: None,
+            last_rollback_at: None,
+            operation: None,
+            history: Vec::new(),
+            quarantine: Vec::new(),
+            operations: 0,
+            releases: 0,
+            last_handled_requested_at: None,
+            last_handled_reset_at: None,
+        }
+    }
+}
+
+/// One release that Backout began to deploy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    pub release: u64,
+    pub version: String,
+    pub digest: String,
+    pub revision: String,
+    pub state: ReleaseState,
+    pub started_at: Timestamp,
+    /// When it became known good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<Timestamp>,
+    /// When a rollback took it back; a release without it still shapes what is live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone_at: Option<Timestamp>,
+    /// Backup point from right before its migrations, where it had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_point: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReleaseState {
+    /// Its deploy has not come to an end.
+    Deploying,
+    /// Its checks passed through its bake time, and it has not been undone since.
+    KnownGood,
+    /// A rollback took it back.
+    Undone,
+    /// It failed.
+    Failed,
+    /// Something newer was asked for before it was known good.
+    Superseded,
+}
+
+/// A digest that failed, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    pub digest: String,
+    pub version: String,
+    pub revision: String,
+    /// The release number under which it failed.
+    pub release: u64,
+    pub reason: String,
+    pub at: Timestamp,
+}

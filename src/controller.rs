@@ -1,0 +1,332 @@
+//! The wiring: watches and timers in, one step out.
+//!
+//! Each reconcile goes observe → plan → record → execute → record, at most one step of it, for one Release. Several Releases
+//! run beside each other; one Release never beside itself.
+
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt};
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use k8s_openapi::{
+    api::apps::v1::{ControllerRevision, Deployment},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::Action,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::Access,
+    api::{BackupPoint, Release, names},
+    cli::Settings,
+    cluster::{self, within},
+    error::Class,
+    execute::Hands,
+    observe::{Eyes, GitError},
+    plan::{self, Decision, input::Seen, journal::Outcome},
+    record::{self, Pen},
+    telemetry::{self, Metrics, Readiness},
+};
+
+/// How long running reconciles may go on after a signal to stop. What is cut off goes on after the next start.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Pause after a reconcile that failed on something that may pass.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
+/// Somebody else wrote first: the watch has the newer object in a moment.
+const PAUSE_AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error("no connection to a cluster: {0}")]
+    NoCluster(String),
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error("HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("serving probes and metrics: {0}")]
+    Serve(#[from] std::io::Error),
+    #[error("another TLS provider is installed already")]
+    Tls,
+}
+
+impl Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Cluster(error) => error.class(),
+            Self::Record(error) => error.class(),
+            Self::NoCluster(_) | Self::Serve(_) => Class::Transient,
+            Self::Git(_) | Self::Http(_) | Self::Tls => Class::Permanent,
+        }
+    }
+}
+
+struct Context {
+    client: Client,
+    eyes: Eyes,
+    hands: Hands,
+    pen: Pen,
+    metrics: Metrics,
+}
+
+/// Runs the operator until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> Result<(), Error> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| Error::Tls)?;
+    let client = Client::try_default().await.map_err(|error| Error::NoCluster(error.to_string()))?;
+    let (metrics, readiness, stop) = (Metrics::default(), Readiness::default(), CancellationToken::new());
+    let probes = tokio::spawn(telemetry::serve(settings.listen, metrics.clone(), readiness.clone(), stop.clone()));
+
+    let (deployments, deployment_events) = cached::<Deployment>(&client, watcher::Config::default());
+    let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY.0, names::MANAGED_BY.1));
+    let (revisions, revision_events) = cached::<ControllerRevision>(&client, ours.clone());
+    let (points, point_events) = cached::<BackupPoint>(&client, ours);
+
+    let access = Access::new(client.clone());
+    let pen = Pen::new(client.clone(), metrics.clone());
+    let context = Arc::new(Context {
+        eyes: Eyes::new(deployments.clone(), revisions.clone(), points.clone(), access.clone(), settings.data.join("git"))?,
+        hands: Hands::new(client.clone(), access, pen.clone())?,
+        client: client.clone(),
+        pen,
+        metrics,
+    });
+
+    let controller = Controller::new(Api::<DeserializeGuard<Release>>::all(client), watcher::Config::default());
+    let releases = controller.store();
+    let by_workload = {
+        let releases = releases.clone();
+        move |deployment: Deployment| using(&releases, &deployment)
+    };
+    let controller = controller
+        .with_config(kube::runtime::controller::Config::default().concurrency(settings.concurrency))
+        .watches_stream(deployment_events, by_workload)
+        .watches_stream(revision_events, |object| owner(&object))
+        .watches_stream(point_events, |object| owner(&object))
+        .graceful_shutdown_on(signalled(stop.clone()))
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|result| async move {
+            if let Err(kube::runtime::controller::Error::QueueError(error)) = result {
+                tracing::warn!(%error, "a watch failed; it is started again");
+            }
+        });
+
+    tracing::info!(data = %settings.data.display(), "backout {} started", env!("CARGO_PKG_VERSION"));
+    let primed = async {
+        let (releases, deployments, revisions, points) = tokio::join!(
+            releases.wait_until_ready(),
+            deployments.wait_until_ready(),
+            revisions.wait_until_ready(),
+            points.wait_until_ready()
+        );
+        if releases.is_ok() && deployments.is_ok() && revisions.is_ok() && points.is_ok() {
+            readiness.set();
+        }
+        futures::future::pending::<()>().await;
+    };
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = controller => tracing::info!("stopped"),
+        () = overdue => tracing::warn!("a reconcile did not end within {} s; it goes on after the next start", DRAIN.as_secs()),
+        () = primed => {}
+    }
+    stop.cancel();
+    match probes.await {
+        Ok(served) => Ok(served?),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A watch cache, and the stream that fills it.
+fn cached<K>(client: &Client, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let stream = watcher(Api::<K>::all(client.clone()), config)
+        .default_backoff()
+        .modify(|object| {
+            // The largest part of most objects, and never looked at.
+            object.meta_mut().managed_fields = None;
+        })
+        .reflect(writer)
+        .touched_objects();
+    (store, stream)
+}
+
+/// Releases that name a Deployment as their target.
+fn using(releases: &Store<DeserializeGuard<Release>>, deployment: &Deployment) -> Vec<ObjectRef<DeserializeGuard<Release>>> {
+    let (namespace, name) = (deployment.namespace(), deployment.name_any());
+    releases
+        .state()
+        .iter()
+        .filter(|release| release.meta().namespace == namespace)
+        .filter(|release| {
+            release.0.as_ref().is_ok_and(|release| release.spec.target.kubernetes.workloads.iter().any(|workload| workload.name == name))
+        })
+        .map(|release| ObjectRef::from_obj(release.as_ref()))
+        .collect()
+}
+
+/// The Release that an object of ours belongs to.
+fn owner(object: &impl ResourceExt) -> Option<ObjectRef<DeserializeGuard<Release>>> {
+    let name = object.labels().get(names::RELEASE_LABEL)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+async fn signalled(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without handlers the default action ends the process.
+        return futures::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: what runs is finished, nothing new is begun");
+    stop.cancel();
+}
+
+async fn reconcile(release: Arc<DeserializeGuard<Release>>, context: Arc<Context>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let result = match &release.0 {
+        Ok(release) => one_step(release, &context).await,
+        Err(invalid) => unreadable(&invalid.metadata, &invalid.error, &context).await,
+    };
+    context.metrics.reconcile(if result.is_ok() { "ok" } else { "error" }, begun.elapsed());
+    result
+}
+
+/// At most one step.
+async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> {
+    if cached.metadata.deletion_timestamp.is_some() {
+        context.metrics.forget(&cached.namespace().unwrap_or_default(), &cached.name_any());
+        return Ok(Action::await_change());
+    }
+    let release = newest(cached, context).await?;
+    let Some(release) = release else { return Ok(Action::await_change()) };
+    let now = now();
+    let mut world = context.eyes.observe(&release, now).await;
+    let mut decision = plan::decide(&world);
+    if decision == Decision::LookAtDatabase {
+        world.database = Some(context.eyes.database(&release).await);
+        decision = plan::decide(&world);
+    }
+    let revision = match &world.desired {
+        Seen::Known(desired) => Some(desired.revision.clone()),
+        Seen::Unknown(_) => None,
+    };
+    let pen = &context.pen;
+    match decision {
+        // Asked for twice: the answer was there, so there is nothing more to see.
+        Decision::LookAtDatabase => Ok(Action::requeue(PAUSE_AFTER_ERROR)),
+        Decision::Rest { verdict, again } => {
+            pen.observed(&release, &verdict, revision, now).await?;
+            Ok(Action::requeue(again))
+        }
+        Decision::Reset { token } => {
+            pen.reset(&release, token, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
+        Decision::Begin(operation) => {
+            pen.begin_operation(&release, *operation, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
+        Decision::Close(end) => {
+            pen.close(&release, end, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
+        Decision::Run { step } => {
+            let desired = match &world.desired {
+                Seen::Known(desired) => Some(desired),
+                Seen::Unknown(_) => None,
+            };
+            run_step(release, step, desired, context, now).await
+        }
+    }
+}
+
+/// Intent before effect: the step runs only once the API server has its Started entry.
+async fn run_step(
+    release: Release,
+    index: usize,
+    desired: Option<&plan::input::Desired>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Action, Error> {
+    let recorded = |release: &Release| {
+        release.status.as_ref().and_then(|status| status.operation.as_ref()).and_then(|operation| operation.steps.get(index)).cloned()
+    };
+    let begun = match recorded(&release) {
+        // Begun before and not told to try again: it goes on under the entry that is there.
+        Some(step) if step.state == crate::api::operation::StepState::Started && step.retry_at.is_none() => release,
+        Some(_) | None => context.pen.begin(&release, index, now).await?,
+    };
+    let Some(step) = recorded(&begun) else { return Ok(Action::requeue(PAUSE_AFTER_CONFLICT)) };
+    let outcome = context.hands.run(&begun, &step, desired, now).await;
+    context.pen.finish(&begun, index, &outcome, self::now()).await?;
+    Ok(match outcome {
+        Outcome::Waiting { again, .. } => Action::requeue(again),
+        Outcome::Done { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } | Outcome::Failed { .. } => {
+            Action::requeue(PAUSE_AFTER_CONFLICT)
+        }
+    })
+}
+
+/// While an operation runs, what the watch cache has may be older than what was written last, and a step must not be run
+/// again because of that: the object is read afresh.
+async fn newest(cached: &Release, context: &Context) -> Result<Option<Release>, Error> {
+    let running = cached
+        .status
+        .as_ref()
+        .and_then(|status| status.operation.as_ref())
+        .is_some_and(|operation| operation.state == crate::api::operation::OperationState::Running);
+    if !running {
+        return Ok(Some(cached.clone()));
+    }
+    let name = cached.name_any();
+    let api: Api<Release> = Api::namespaced(context.client.clone(), &cached.namespace().unwrap_or_default());
+    Ok(within(format!("reading Release {name}"), api.get_opt(&name)).await?)
+}
+
+async fn unreadable(metadata: &ObjectMeta, error: &str, context: &Context) -> Result<Action, Error> {
+    let (namespace, name) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    tracing::warn!(namespace, release = name, error, "a Release can't be read");
+    context.pen.unreadable(&namespace, &name, metadata.generation.unwrap_or_default(), error, now()).await?;
+    Ok(Action::await_change())
+}
+
+fn on_error(release: Arc<DeserializeGuard<Release>>, error: &Error, _: Arc<Context>) -> Action {
+    match error.class() {
+        Class::Conflict => Action::requeue(PAUSE_AFTER_CONFLICT),
+        Class::Transient | Class::Permanent => {
+            tracing::warn!(namespace = release.namespace(), release = release.name_any(), %error, "reconcile failed; it is tried again");
+            Action::requeue(PAUSE_AFTER_ERROR)
+        }
+    }
+}
+
+/// The clock, read once for each decision and write. Milliseconds are what people can use in a status.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    now.round(TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Trunc)).unwrap_or(now)
+}

@@ -1,0 +1,64 @@
+//! BackUp: capture the database and say so in a BackupPoint.
+//!
+//! Idempotent: a capture whose manifest is complete is not taken again; the manifest is the truth, the object its image.
+
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{Error, Outcome, Task, done};
+use crate::{
+    access,
+    api::{BackupPoint, BackupPointStatus, backup_point::PointReason, names},
+    cluster::within,
+    mysql::{self, Manifest},
+};
+
+pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, Error> {
+    let url = &task.database_spec()?.backup.store.url;
+    let store = access::store(url)?;
+    let prefix = task.prefix(point);
+    let database = task.database().await?;
+    let labels = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
+    let manifest = mysql::capture(&database, &store, &prefix, &labels).await?;
+
+    let api: Api<BackupPoint> = Api::namespaced(task.hands.client.clone(), &task.namespace);
+    let object = json!({
+        "apiVersion": "backout.dev/v1alpha1",
+        "kind": "BackupPoint",
+        "metadata": task.metadata(point),
+        "spec": {"release": task.name, "before": number, "reason": PointReason::PreDeploy},
+    });
+    let object = within(
+        format!("applying BackupPoint {point}"),
+        api.patch(point, &PatchParams::apply(names::MANAGER).force(), &Patch::Apply(&object)),
+    )
+    .await?;
+    let revision = task.release.status.as_ref().and_then(|status| status.last_applied_revision.clone());
+    let status = facts(&manifest, format!("{}/{prefix}", url.trim_end_matches('/')), revision);
+    task.hands.pen.point(&object, &status).await?;
+    done(format!(
+        "BackupPoint {point}: {} tables, {} rows, {} bytes",
+        status.tables.unwrap_or_default(),
+        status.rows.unwrap_or_default(),
+        status.bytes.unwrap_or_default()
+    ))
+}
+
+fn facts(manifest: &Manifest, location: String, revision: Option<String>) -> BackupPointStatus {
+    BackupPointStatus {
+        verified: true,
+        location: Some(location),
+        digest: Some(manifest.digest.clone()),
+        taken_at: manifest.taken_at.parse().ok(),
+        position: manifest.position.as_ref().map(|position| format!("{}:{}", position.file, position.offset)),
+        gtid: manifest.position.as_ref().and_then(|position| position.gtid.clone()),
+        schema_version: manifest.schema_version,
+        tables: Some(manifest.tables.len() as u64),
+        rows: Some(manifest.rows()),
+        bytes: Some(manifest.bytes()),
+        revision,
+    }
+}

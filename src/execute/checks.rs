@@ -1,0 +1,98 @@
+//! One round of a Release's checks: http, sql and redis. Each ends within [`CHECK_TIMEOUT`], whatever hangs.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use super::{Task, expression};
+use crate::{
+    api::release::{Check, HttpCheck, SqlCheck},
+    mysql,
+};
+
+/// A check that needs longer has failed.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A body larger than this is no health answer; reading on would cost memory.
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// The client for all http checks. Redirects are followed by nobody's surprise: a health check that moved is a failure.
+pub fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        // A connection to a pod that has gone must not answer for the one that came.
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .user_agent(concat!("backout/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// Runs all checks at the same time; returns what failed, by check, in the order of the spec.
+pub async fn round(task: &Task<'_>) -> Vec<String> {
+    let checks = task.release.spec.verify.checks.iter().map(|check| async move {
+        let result = timeout(CHECK_TIMEOUT, run(task, check))
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())));
+        result.err().map(|reason| format!("check {} failed: {reason}", check.name))
+    });
+    join_all(checks).await.into_iter().flatten().collect()
+}
+
+async fn run(task: &Task<'_>, check: &Check) -> Result<(), String> {
+    if let Some(http) = &check.http {
+        self::http(&task.hands.http, http).await
+    } else if let Some(sql) = &check.sql {
+        self::sql(task, sql).await
+    } else if check.redis.is_some() {
+        let cache = task.cache().await.map_err(|error| error.to_string())?;
+        cache.ping().await.map_err(|error| error.to_string())
+    } else {
+        Err("it is none of http, sql and redis".to_owned())
+    }
+}
+
+async fn http(client: &reqwest::Client, check: &HttpCheck) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut answer = client.get(&check.url).send().await.map_err(|error| unanswered(&error))?;
+    let status = answer.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| unanswered(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LARGEST_BODY {
+            return Err(format!("the answer is larger than {LARGEST_BODY} bytes"));
+        }
+    }
+    let took = begun.elapsed();
+    if status != check.status {
+        return Err(format!("status {status}, expected {}", check.status));
+    }
+    if let Some(most) = check.max_latency
+        && took > most.0
+    {
+        return Err(format!("it took longer than {most}"));
+    }
+    let Some(expect) = &check.expect else { return Ok(()) };
+    let body: Value = serde_json::from_slice(&body).map_err(|_| "the answer is not JSON".to_owned())?;
+    expression::holds(expect, &[("body", body), ("status", Value::from(status))])
+}
+
+async fn sql(task: &Task<'_>, check: &SqlCheck) -> Result<(), String> {
+    let database = task.database().await.map_err(|error| error.to_string())?;
+    let rows = mysql::query(&database, &check.query).await.map_err(|error| error.to_string())?;
+    let first = rows.first().cloned().unwrap_or_default();
+    let count = Value::from(rows.len());
+    let first: Map<String, Value> = first.into_iter().collect();
+    expression::holds(&check.expect, &[("row", Value::Object(first)), ("rows", count)])
+}
+
+/// Without the URL, which the check's name stands for and which may carry a token.
+fn unanswered(error: &reqwest::Error) -> String {
+    if error.is_connect() {
+        "no connection".to_owned()
+    } else if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else {
+        "the answer broke off".to_owned()
+    }
+}

@@ -1,0 +1,197 @@
+//! The hands: one file a step. A step's [`Action`] says everything; nothing here chooses.
+//!
+//! Every step asks live state first and does only what is left to do, so that running it again after a crash, or after an
+//! answer that was lost, ends in the same state. What can't be found out is never taken for done.
+
+mod back_up;
+mod checks;
+mod deploy;
+mod expression;
+mod fence;
+mod flush_cache;
+mod keep;
+mod migrate;
+mod preflight;
+mod restore;
+mod revert_schema;
+mod stage;
+mod verify;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::{
+    access::{self, Access},
+    api::{
+        Kept, Release, names,
+        operation::{Action, Step},
+        release::{CacheSpec, DatabaseSpec},
+    },
+    cache::{self, Cache},
+    cluster::{self, within},
+    error::Class,
+    mysql::{self, Database},
+    plan::{input::Desired, journal::Outcome},
+    record::{self, Pen},
+    target::kubernetes::Kubernetes,
+};
+
+/// What the hands hold.
+#[derive(Clone)]
+pub struct Hands {
+    client: Client,
+    access: Access,
+    http: reqwest::Client,
+    pen: Pen,
+}
+
+impl Hands {
+    pub fn new(client: Client, access: Access, pen: Pen) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: checks::client()?, client, access, pen })
+    }
+
+    /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
+    /// its digest is the one that was planned.
+    pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp) -> Outcome {
+        let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
+        let done = match &step.action {
+            Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
+            Action::Preflight { release: number, migrations, database, cache } => {
+                preflight::run(&task, *number, migrations, *database, *cache).await
+            }
+            Action::BackUp { release: number, point } => back_up::run(&task, *number, point).await,
+            Action::Migrate { release: number, migrations } => migrate::run(&task, *number, migrations).await,
+            Action::Deploy { release: number } => deploy::run(&task, *number).await,
+            Action::FlushCache { prefix } => flush_cache::run(&task, prefix).await,
+            Action::Verify { within } => verify::verify(&task, step, within.0, now).await,
+            Action::Bake { hold, every, failure_threshold } => {
+                verify::bake(&task, step, verify::Terms { hold: hold.0, every: every.0, failure_threshold: *failure_threshold }, now).await
+            }
+            Action::Stage { point, shadow } => stage::run(&task, point, shadow).await,
+            Action::Fence { workloads } => fence::up(&task, workloads).await,
+            Action::RevertSchema { migrations } => revert_schema::run(&task, migrations).await,
+            Action::Restore { point, shadow, aside, release: number } => restore::run(&task, point, shadow, aside, *number).await,
+            Action::Unfence { workloads } => fence::down(&task, workloads).await,
+        };
+        done.unwrap_or_else(|error| match error.class() {
+            Class::Transient | Class::Conflict => Outcome::Retry { message: error.to_string() },
+            Class::Permanent => Outcome::Failed { message: error.to_string() },
+        })
+    }
+}
+
+/// Everything that can stop a step.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Access(#[from] access::Error),
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    #[error(transparent)]
+    Mysql(#[from] mysql::Error),
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error("ControllerRevision {0} is missing; bring it back, or choose another release with spec.rollbackTo")]
+    NotKept(String),
+    #[error("ControllerRevision {name} can't be read: {detail}")]
+    Unreadable { name: String, detail: String },
+    #[error("spec.{0} was removed while an operation needed it; put it back")]
+    SpecGone(&'static str),
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+impl Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Access(error) => error.class(),
+            Self::Cluster(error) => error.class(),
+            Self::Mysql(error) => error.class(),
+            Self::Cache(error) => error.class(),
+            Self::Record(error) => error.class(),
+            // Each of these can be put right while the step waits.
+            Self::NotKept(_) | Self::SpecGone(_) => Class::Transient,
+            Self::Unreadable { .. } | Self::Inconsistent(_) => Class::Permanent,
+        }
+    }
+}
+
+/// One step at work on one Release.
+struct Task<'a> {
+    hands: &'a Hands,
+    release: &'a Release,
+    namespace: String,
+    name: String,
+}
+
+impl Task<'_> {
+    fn kubernetes(&self) -> Kubernetes {
+        Kubernetes::new(&self.hands.client, &self.namespace, names::MANAGER)
+    }
+
+    fn revisions(&self) -> Api<ControllerRevision> {
+        Api::namespaced(self.hands.client.clone(), &self.namespace)
+    }
+
+    /// Reads a kept release from the API server: the watch cache may not have it yet.
+    async fn kept(&self, number: u64) -> Result<Kept, Error> {
+        let name = names::revision(&self.name, number);
+        let found = within(format!("reading ControllerRevision {name}"), self.revisions().get_opt(&name)).await?;
+        let data = found.and_then(|revision| revision.data).ok_or_else(|| Error::NotKept(name.clone()))?;
+        serde_json::from_value(data.0).map_err(|error| Error::Unreadable { name, detail: error.to_string() })
+    }
+
+    fn database_spec(&self) -> Result<&DatabaseSpec, Error> {
+        self.release.spec.database.as_ref().ok_or(Error::SpecGone("database"))
+    }
+
+    fn cache_spec(&self) -> Result<&CacheSpec, Error> {
+        self.release.spec.cache.as_ref().ok_or(Error::SpecGone("cache"))
+    }
+
+    async fn database(&self) -> Result<Database, Error> {
+        Ok(self.hands.access.database(&self.namespace, self.database_spec()?).await?)
+    }
+
+    async fn cache(&self) -> Result<Cache, Error> {
+        Ok(self.hands.access.cache(&self.namespace, self.cache_spec()?).await?)
+    }
+
+    /// Metadata of an object that belongs to the Release and goes with it.
+    fn metadata(&self, name: &str) -> Value {
+        json!({
+            "name": name,
+            "namespace": self.namespace,
+            "labels": {names::MANAGED_BY.0: names::MANAGED_BY.1, names::RELEASE_LABEL: self.name},
+            "ownerReferences": [self.release.controller_owner_ref(&())],
+        })
+    }
+
+    /// Folder of a backup point in the store: names of Releases repeat across namespaces and lives, uids don't.
+    fn prefix(&self, point: &str) -> object_store::path::Path {
+        object_store::path::Path::from_iter([self.namespace.as_str(), self.release.metadata.uid.as_deref().unwrap_or("no-uid"), point])
+    }
+
+    /// Unique for each operation of each Release that ever was.
+    fn operation(&self) -> String {
+        let id = self.release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id);
+        format!("{}/{id}", self.release.metadata.uid.as_deref().unwrap_or("no-uid"))
+    }
+}
+
+/// A pause between two looks at something that is on its way; short, because each is one cheap request.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+fn done(message: impl Into<String>) -> Result<Outcome, Error> {
+    Ok(Outcome::Done { message: message.into() })
+}
+
+fn waiting(message: impl Into<String>) -> Result<Outcome, Error> {
+    Ok(Outcome::Waiting { message: message.into(), again: LOOK_AGAIN, failures: None })
+}

@@ -1,0 +1,125 @@
+//! Preflight: everything that the later steps need, looked at before anything is touched. Refuses with all the reasons at
+//! once; a refusal is asked again, since each reason can be mended from outside.
+//!
+//! Idempotent: it reads, and the pods with which it asks for images are removed.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+
+use super::{Error, Outcome, Task, done};
+use crate::{
+    access,
+    api::{Kept, names, operation::Use},
+    error::Class,
+    mysql,
+    target::image::Image,
+};
+
+pub async fn run(task: &Task<'_>, number: u64, migrations: &[u64], database: Use, cache: Use) -> Result<Outcome, Error> {
+    let kept = task.kept(number).await?;
+    let mut problems = secrets(task, &kept).await?;
+    problems.extend(workloads(task, number, &kept).await?);
+    if database == Use::Needed {
+        problems.extend(scripts(&kept, migrations));
+        if let Err(error) = access::store(&task.database_spec()?.backup.store.url) {
+            problems.push(error.to_string());
+        }
+    }
+    if cache == Use::Needed {
+        match task.cache().await {
+            Ok(cache) => problems.extend(cache.ping().await.err().map(|error| error.to_string())),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if problems.is_empty() { done("nothing stands in the way") } else { Ok(Outcome::Refused { message: problems.join("; ") }) }
+}
+
+/// The Secrets that the release names are there, with the keys that they had.
+async fn secrets(task: &Task<'_>, kept: &Kept) -> Result<Vec<String>, Error> {
+    let mut problems = Vec::new();
+    for (secret, keys) in &kept.secret_keys {
+        match task.hands.access.secret_keys(&task.namespace, secret).await {
+            Ok(there) => problems.extend(
+                keys.iter().filter(|key| !there.contains(key)).map(|key| format!("Secret {secret} has no key {key} any more: add it")),
+            ),
+            Err(error) if error.class() == Class::Permanent => problems.push(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let names: Vec<&String> = kept.content.config.keys().chain(kept.secret_keys.values().flatten()).collect();
+    let mut seen = BTreeMap::new();
+    for name in names {
+        *seen.entry(name).or_insert(0_u32) += 1;
+    }
+    problems.extend(
+        seen.iter()
+            .filter(|(_, count)| **count > 1)
+            .map(|(name, _)| format!("the release sets {name} more than once: keep it in one of config and secrets")),
+    );
+    Ok(problems)
+}
+
+/// The Deployments take what the release brings, and a node can get its images.
+async fn workloads(task: &Task<'_>, number: u64, kept: &Kept) -> Result<Vec<String>, Error> {
+    let kubernetes = task.kubernetes();
+    let brought: Vec<&String> = kept.content.config.keys().chain(kept.secret_keys.values().flatten()).collect();
+    let mut problems = Vec::new();
+    for target in &task.release.spec.target.kubernetes.workloads {
+        let Some(deployment) = kubernetes.deployment(&target.name).await? else {
+            problems.push(format!("Deployment {} does not exist: create it or correct spec.target.kubernetes.workloads", target.name));
+            continue;
+        };
+        let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let Some(container) = pod.and_then(|pod| pod.containers.iter().find(|container| container.name == target.container)) else {
+            problems.push(format!("Deployment {} has no container {}", target.name, target.container));
+            continue;
+        };
+        problems.extend(
+            container
+                .env
+                .iter()
+                .flatten()
+                // Both a value of the user's and a source of the release's in one entry is what the API server refuses.
+                .filter(|variable| variable.value.is_some() && brought.contains(&&variable.name))
+                .map(|variable| {
+                    format!(
+                        "Deployment {} sets {} of container {} itself: remove it there or from the release",
+                        target.name, variable.name, target.container
+                    )
+                }),
+        );
+        let Some(image) = kept.content.images.get(&target.container) else { continue };
+        if container.image.as_ref() == Some(image) {
+            continue;
+        }
+        let metadata = ObjectMeta {
+            labels: Some(BTreeMap::from([
+                (names::MANAGED_BY.0.to_owned(), names::MANAGED_BY.1.to_owned()),
+                (names::RELEASE_LABEL.to_owned(), task.name.clone()),
+            ])),
+            owner_references: task.release.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        };
+        let pod = format!("{}-{number}-image-{}", task.name, target.container);
+        if let Image::Absent { detail } = kubernetes.image(&pod, metadata, &deployment, &target.container, image).await? {
+            problems.push(format!("image {image} of container {} can't be had: {detail}", target.container));
+        }
+    }
+    Ok(problems)
+}
+
+/// The migrations can be taken apart into statements.
+fn scripts(kept: &Kept, versions: &[u64]) -> Vec<String> {
+    kept.content
+        .migrations
+        .iter()
+        .filter(|migration| versions.contains(&migration.version))
+        .flat_map(|migration| {
+            let check =
+                |script: &String| mysql::check_script(migration.version, &migration.name, script).err().map(|error| error.to_string());
+            [check(&migration.up), migration.down.as_ref().and_then(check)].into_iter().flatten()
+        })
+        .collect()
+}

@@ -1,0 +1,13 @@
+//! Stage: load a backup point into a shadow schema and compare every table with the point.
+//!
+//! Idempotent: a shadow that is complete says so itself; anything less is dropped and loaded again. Nothing live is touched.
+
+use super::{Error, Outcome, Task, done};
+use crate::{access, mysql};
+
+pub async fn run(task: &Task<'_>, point: &str, shadow: &str) -> Result<Outcome, Error> {
+    let store = access::store(&task.database_spec()?.backup.store.url)?;
+    let database = task.database().await?;
+    let loaded = mysql::load(&database, &store, &task.prefix(point), shadow).await?;
+    done(format!("BackupPoint {point} is loaded into {shadow} and verified: {} tables, {} rows", loaded.tables, loaded.rows))
+}

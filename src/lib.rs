@@ -1,0 +1,51 @@
+//! Backout takes complete releases back: application, configuration, schema, data and cache, together, verified, and
+//! crash-safe.
+//!
+//! A `Release` and git history say what should run. Backout compares that with what does run and what the database holds,
+//! and closes the difference by small recorded steps:
+//!
+//! ```text
+//!            ┌────────── controller: watches and timers ──────────┐
+//!            ▼                                                    │
+//!  observe ─▶ World ─▶ plan ─▶ Decision ─▶ record.begin ─▶ execute ─▶ record.finish
+//!  (reads)             (pure)              (status)        (one step)   (status, event)
+//! ```
+//!
+//! # Code map
+//! | room | what it is | may import |
+//! |---|---|---|
+//! | [`api`] | words: what users write and read | nobody |
+//! | [`plan`] | judgement: pure, no IO, no clock | api |
+//! | [`observe`] | eyes: git, workloads, database, points. Reads only | plan's input, access, mysql |
+//! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, record (for backup points) |
+//! | [`record`] | pen: the only writer of status | plan's journal and summary |
+//! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
+//! | [`access`] | from a Release's references to connections | api, engines |
+//! | [`controller`], [`telemetry`], [`cli`], [`crd`] | wiring | all |
+//!
+//! # Invariants
+//! 1. `plan` does no IO and reads no clock.
+//! 2. No effect without a Started entry that the API server has accepted.
+//! 3. A step carries everything it needs; `execute` chooses nothing.
+//! 4. Only `record` writes status, always with the resourceVersion of the decision.
+//! 5. Unknown is never treated as absent, and never as safe.
+//! 6. At most one step for each reconcile.
+//! 7. Live tables are never written before a verified replacement stands beside them, and what is replaced is kept.
+//! 8. No secret reaches a condition, event, log, metric or backup manifest.
+
+pub mod access;
+pub mod api;
+pub mod cache;
+pub mod cli;
+pub mod cluster;
+pub mod controller;
+pub mod crd;
+pub mod error;
+pub mod execute;
+pub mod mysql;
+pub mod observe;
+pub mod plan;
+pub mod record;
+pub mod secret;
+pub mod target;
+pub mod telemetry;

@@ -1,0 +1,29 @@
+//! The `backout` command.
+
+use std::process::ExitCode;
+
+use backout::{
+    cli::{Cli, Command},
+    controller, crd, telemetry,
+};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Crd { dir: None } => crd::yaml().map(|yaml| print!("{yaml}")),
+        Command::Crd { dir: Some(dir) } => crd::write(&dir),
+        Command::Run(settings) => telemetry::log(settings.log_format, &settings.log).and_then(|()| {
+            tokio::runtime::Runtime::new()
+                .map_err(|error| error.to_string())?
+                .block_on(controller::run(settings))
+                .map_err(|error| error.to_string())
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("backout: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

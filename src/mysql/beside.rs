@@ -1,0 +1,167 @@
+//! The schemas beside the live one: shadows, into which a backup is loaded, and asides, which hold what a cut-over replaced.
+//!
+//! Each carries a sign, a table of the engine's own that says what it is. A schema with tables but without a sign is nobody's to drop.
+
+use super::endpoint::{Database, Session};
+use super::error::{Error, Result};
+use super::ident::{literal, qualified, quote};
+use super::inspect;
+
+/// The sign's table. It is not part of the backed-up and swapped set.
+pub(super) const SIGN: &str = "_backout_beside";
+/// The server's limit for a schema's name, in characters.
+const NAME_LIMIT: usize = 64;
+
+/// A schema beside the live one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    pub schema: String,
+    pub state: Standing,
+    /// The backup point that a shadow holds; for an aside its own name.
+    pub point: String,
+    /// The manifest's digest of a shadow; for an aside empty.
+    pub digest: String,
+}
+
+/// What a schema beside the live one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A load began and did not end.
+    Loading,
+    /// A shadow whose every table equals the backup's, at the time it was loaded.
+    Complete,
+    /// What a cut-over replaced.
+    Aside,
+}
+
+impl Standing {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Complete => "complete",
+            Self::Aside => "aside",
+        }
+    }
+}
+
+/// Drops a shadow or aside that is not needed any more; done already if there is none.
+///
+/// # Errors
+/// [`Error::Schema`] for a schema that this engine did not make.
+pub async fn discard(database: &Database, schema: &str) -> Result<()> {
+    check_name(database.name(), schema)?;
+    let mut session = database.locked().await?;
+    drop_schema(&mut session, schema).await?;
+    session.close().await;
+    Ok(())
+}
+
+/// Only names that can't be the live schema's or anybody else's.
+pub(super) fn check_name(database: &str, schema: &str) -> Result<()> {
+    let prefix = format!("{database}_backout_");
+    let reason = if !schema.starts_with(&prefix) || schema.len() == prefix.len() {
+        format!("its name must begin with {prefix} and go on")
+    } else if schema.chars().count() > NAME_LIMIT {
+        format!("its name is longer than {NAME_LIMIT} characters")
+    } else {
+        return Ok(());
+    };
+    Err(Error::Schema { schema: schema.to_owned(), reason })
+}
+
+/// All schemas beside `database` that carry a sign.
+pub(super) async fn all(session: &mut Session, database: &str) -> Result<Vec<Beside>> {
+    let sql = format!("SELECT TABLE_SCHEMA FROM information_schema.TABLES WHERE TABLE_NAME = {}", literal(SIGN));
+    let mut found = Vec::new();
+    for row in session.rows("list the schemas beside the live one", &sql).await? {
+        let schema = row.string(0)?;
+        if check_name(database, &schema).is_ok()
+            && let Some(beside) = read(session, &schema).await?
+        {
+            found.push(beside);
+        }
+    }
+    found.sort_by(|a, b| a.schema.cmp(&b.schema));
+    Ok(found)
+}
+
+/// The sign of a schema; `None` without one.
+pub(super) async fn sign(session: &mut Session, schema: &str) -> Result<Option<Beside>> {
+    if has_sign(session, schema).await? { read(session, schema).await } else { Ok(None) }
+}
+
+async fn has_sign(session: &mut Session, schema: &str) -> Result<bool> {
+    let sql =
+        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(SIGN));
+    Ok(session.row("look for the schema's sign", &sql).await?.is_some())
+}
+
+async fn read(session: &mut Session, schema: &str) -> Result<Option<Beside>> {
+    let sql = format!("SELECT state, point, digest FROM {} WHERE id = 1", qualified(schema, SIGN));
+    let Some(row) = session.row("read the schema's sign", &sql).await? else { return Ok(None) };
+    let state = match row.string(0)?.as_str() {
+        "complete" => Standing::Complete,
+        "aside" => Standing::Aside,
+        _ => Standing::Loading,
+    };
+    Ok(Some(Beside { schema: schema.to_owned(), state, point: row.string(1)?, digest: row.string(2)? }))
+}
+
+/// Puts the sign up, or changes it.
+pub(super) async fn write_sign(session: &mut Session, beside: &Beside) -> Result<()> {
+    let Beside { schema, state, point, digest } = beside;
+    let table = qualified(schema, SIGN);
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, state VARCHAR(16) NOT NULL, \
+         point VARCHAR(255) NOT NULL, digest VARCHAR(64) NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+    );
+    session.run("create the schema's sign", &sql).await?;
+    let sql = format!("REPLACE INTO {table} VALUES (1, {}, {}, {})", literal(state.word()), literal(point), literal(digest));
+    session.run("write the schema's sign", &sql).await.map(drop)
+}
+
+/// Whether the server has this schema.
+pub(super) async fn exists(session: &mut Session, schema: &str) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(schema));
+    Ok(session.row("look for the schema", &sql).await?.is_some())
+}
+
+/// The schema's tables without the sign.
+pub(super) async fn tables(session: &mut Session, schema: &str) -> Result<Vec<inspect::Table>> {
+    let mut tables = inspect::list(session, schema).await?.tables;
+    tables.retain(|table| table.name != SIGN);
+    Ok(tables)
+}
+
+/// Drops a schema whose name was checked, if this engine made it or it is empty.
+pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<()> {
+    if !exists(session, schema).await? {
+        return Ok(());
+    }
+    let listing = inspect::list(session, schema).await?;
+    let signed = has_sign(session, schema).await?;
+    if !listing.unsupported.is_empty() || (!signed && !listing.tables.is_empty()) {
+        let reason = "it holds objects that Backout did not put there; look at it and drop it by hand".to_owned();
+        return Err(Error::Schema { schema: schema.to_owned(), reason });
+    }
+    // One after another, the sign last: a crash in between leaves a schema that is still known as ours.
+    for table in listing.tables.iter().filter(|table| table.name != SIGN) {
+        session.run_long("drop a table of the schema", format!("DROP TABLE IF EXISTS {}", qualified(schema, &table.name))).await?;
+    }
+    session.run_long("drop the schema", format!("DROP DATABASE IF EXISTS {}", quote(schema))).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_name;
+
+    #[test]
+    fn only_schemas_beside_the_live_one_are_touched() {
+        for (schema, accepted) in
+            [("shop_backout_p1", true), ("shop", false), ("shop_backout_", false), ("shopping_backout_p1", false), ("mysql", false)]
+        {
+            assert_eq!(check_name("shop", schema).is_ok(), accepted, "{schema}");
+        }
+        assert!(check_name("shop", &format!("shop_backout_{}", "x".repeat(60))).is_err());
+    }
+}

@@ -1,0 +1,335 @@
+//! What is in the database: reads only.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::beside::{self, Beside};
+use super::bookkeeping::{self, Applied, Marker};
+use super::endpoint::{Database, Session};
+use super::error::{Error, Result};
+use super::grants;
+use super::ident::literal;
+use super::rows::Encoding;
+
+/// A look at the live schema.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    /// As the server names itself, for example `10.11.19-MariaDB-0+deb12u1-log`.
+    pub server_version: String,
+    /// The longest statement and value the server takes, in bytes.
+    pub max_allowed_packet: u64,
+    /// Base tables by name, the engine's own two included.
+    pub tables: Vec<Table>,
+    /// The recorded migrations by version.
+    pub migrations: Vec<Applied>,
+    /// Which backup point was swapped in last, if ever.
+    pub marker: Option<Marker>,
+    /// The shadow and aside schemas of this database, by name.
+    pub beside: Vec<Beside>,
+    /// What a backup can't carry yet. While this is not empty, [`super::capture()`] and [`super::swap()`] refuse.
+    pub unsupported: Vec<Unsupported>,
+    /// Statements that give the user what it lacks.
+    pub missing_grants: Vec<String>,
+    /// Prepared XA transactions of the whole server (their schema can't be told): each blocks a cut-over that moves a table it touched.
+    pub prepared_transactions: Vec<String>,
+}
+
+/// A base table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub name: String,
+    /// `InnoDB`, …
+    pub engine: String,
+    /// In the table's order, invisible and generated ones included.
+    pub columns: Vec<Column>,
+    /// The primary key's columns; empty without one.
+    pub key: Vec<String>,
+    /// The column that counts, and its next value.
+    pub counter: Option<String>,
+    pub auto_increment: Option<u64>,
+    /// The server's estimate of rows and of bytes with indexes.
+    pub estimated_rows: u64,
+    pub estimated_bytes: u64,
+}
+
+/// A column of a base table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// `varchar`, `int`, …
+    pub data_type: String,
+    /// `varchar(20)`, `int(10) unsigned`, …
+    pub column_type: String,
+    pub charset: Option<String>,
+    pub content: Content,
+}
+
+/// Where a column's values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// From whoever writes the row: backed up.
+    Given,
+    /// From an expression: computed again when the row is loaded.
+    Generated,
+}
+
+/// An object that a backup can't carry yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unsupported {
+    pub kind: Kind,
+    /// With its table or schema where the name alone does not say it.
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    Trigger,
+    View,
+    Procedure,
+    Function,
+    Package,
+    Event,
+    Sequence,
+    /// Its history would be lost.
+    SystemVersionedTable,
+    /// Not InnoDB: not part of a consistent snapshot.
+    ForeignEngine,
+    /// From or to another schema: it would follow the table that is moved aside.
+    ForeignKeyAcrossSchemas,
+    /// A type this engine does not know how to write exactly.
+    ColumnType,
+    /// A default or a list of values that the server can't print: it shows characters beyond the basic plane as `?`.
+    ColumnDefinition,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Trigger => "trigger",
+            Kind::View => "view",
+            Kind::Procedure => "procedure",
+            Kind::Function => "function",
+            Kind::Package => "package",
+            Kind::Event => "event",
+            Kind::Sequence => "sequence",
+            Kind::SystemVersionedTable => "system-versioned table",
+            Kind::ForeignEngine => "table of another engine than InnoDB",
+            Kind::ForeignKeyAcrossSchemas => "foreign key across schemas",
+            Kind::ColumnType => "column of unknown type",
+            Kind::ColumnDefinition => "column whose default or value list the server shows with ?",
+        };
+        write!(f, "{kind} {}", self.name)
+    }
+}
+
+/// Looks at the live schema: tables, migrations, marker, what can't be carried, what may not be done.
+///
+/// # Errors
+/// Anything about getting in; a user without any privilege on the schema gets [`Error::MissingGrants`].
+pub async fn inspect(database: &Database) -> Result<Inventory> {
+    let mut session = database.session().await?;
+    let inventory = look(database, &mut session).await?;
+    session.close().await;
+    Ok(inventory)
+}
+
+/// The same in a session that is open already.
+pub(super) async fn look(database: &Database, session: &mut Session) -> Result<Inventory> {
+    let server_version = match session.row("read the server's version", "SELECT VERSION()").await? {
+        Some(row) => row.string(0)?,
+        None => String::new(),
+    };
+    let listing = list(session, database.name()).await?;
+    let has = |name: &str| listing.tables.iter().any(|table| table.name == name);
+    let migrations = if has(bookkeeping::MIGRATIONS) { bookkeeping::applied(session, database.name()).await? } else { Vec::new() };
+    let marker = if has(bookkeeping::MARKER) { bookkeeping::marker(session, database.name()).await? } else { None };
+    let mut unsupported = listing.unsupported;
+    unsupported.extend(objects(session, database.name()).await?);
+    unsupported.sort();
+    Ok(Inventory {
+        server_version,
+        max_allowed_packet: packet_limit(session).await?,
+        tables: listing.tables,
+        migrations,
+        marker,
+        beside: beside::all(session, database.name()).await?,
+        unsupported,
+        missing_grants: grants::missing(session, database.name()).await?,
+        prepared_transactions: prepared(session).await?,
+    })
+}
+
+/// [`look`], refusing what neither a backup nor a cut-over can deal with.
+pub(super) async fn look_strictly(database: &Database, session: &mut Session) -> Result<Inventory> {
+    let inventory = look(database, session).await?;
+    // First, since without them objects may be invisible.
+    if !inventory.missing_grants.is_empty() {
+        return Err(database.missing(inventory.missing_grants));
+    }
+    if !inventory.unsupported.is_empty() {
+        return Err(Error::Unsupported { database: database.name().to_owned(), objects: inventory.unsupported });
+    }
+    Ok(inventory)
+}
+
+/// The longest statement and value that the server takes.
+pub(super) async fn packet_limit(session: &mut Session) -> Result<u64> {
+    Ok(session.variable("max_allowed_packet").await?.and_then(|value| value.parse().ok()).unwrap_or(u64::MAX))
+}
+
+/// The tables of a schema, and those it can't back up.
+pub(super) struct Listing {
+    pub tables: Vec<Table>,
+    pub unsupported: Vec<Unsupported>,
+}
+
+pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing> {
+    let schema = literal(schema);
+    let mut listing = Listing { tables: Vec::new(), unsupported: Vec::new() };
+    let rows = session
+        .rows(
+            "list the tables",
+            &format!(
+                "SELECT TABLE_NAME, TABLE_TYPE, ENGINE, AUTO_INCREMENT, TABLE_ROWS, DATA_LENGTH + INDEX_LENGTH \
+                 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
+            ),
+        )
+        .await?;
+    for row in rows {
+        let name = row.string(0)?;
+        let engine = row.text(2)?.unwrap_or_default();
+        let kind = match row.string(1)?.as_str() {
+            "BASE TABLE" if engine == "InnoDB" => None,
+            "BASE TABLE" => Some(Kind::ForeignEngine),
+            "SYSTEM VERSIONED" => Some(Kind::SystemVersionedTable),
+            "SEQUENCE" => Some(Kind::Sequence),
+            _ => Some(Kind::View),
+        };
+        match kind {
+            Some(kind) => listing.unsupported.push(Unsupported { kind, name }),
+            None => listing.tables.push(Table {
+                name,
+                engine,
+                columns: Vec::new(),
+                key: Vec::new(),
+                counter: None,
+                auto_increment: row.number(3)?,
+                estimated_rows: row.number(4)?.unwrap_or(0),
+                estimated_bytes: row.number(5)?.unwrap_or(0),
+            }),
+        }
+    }
+    // Not by the server's collation: every listing of the same tables must be in the same order.
+    listing.tables.sort_by(|a, b| a.name.cmp(&b.name));
+    columns(session, &schema, &mut listing).await?;
+    keys(session, &schema, &mut listing).await?;
+    Ok(listing)
+}
+
+async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> Result<()> {
+    let rows = session
+        .rows(
+            "list the columns",
+            &format!(
+                "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, IS_GENERATED, COLUMN_DEFAULT, EXTRA \
+                 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME, ORDINAL_POSITION"
+            ),
+        )
+        .await?;
+    for row in rows {
+        let table = row.string(0)?;
+        let Some(table) = listing.tables.iter_mut().find(|known| known.name == table) else { continue };
+        let column = Column {
+            name: row.string(1)?,
+            data_type: row.string(2)?,
+            column_type: row.string(3)?,
+            charset: row.text(4)?,
+            content: if row.string(5)? == "ALWAYS" { Content::Generated } else { Content::Given },
+        };
+        let default = row.text(6)?.unwrap_or_default();
+        let kind = if column.content == Content::Given && Encoding::of(&column).is_none() {
+            Some(Kind::ColumnType)
+        } else if is_shown_lossily(&column, &default) {
+            Some(Kind::ColumnDefinition)
+        } else {
+            None
+        };
+        if let Some(kind) = kind {
+            listing.unsupported.push(Unsupported { kind, name: format!("{}.{} ({})", table.name, column.name, column.column_type) });
+        }
+        if row.text(7)?.is_some_and(|extra| extra.to_lowercase().contains("auto_increment")) {
+            table.counter = Some(column.name.clone());
+        }
+        table.columns.push(column);
+    }
+    Ok(())
+}
+
+/// `SHOW CREATE TABLE` prints defaults, ENUM and SET values by way of utf8mb3. A `?` may be a true one; nothing tells.
+fn is_shown_lossily(column: &Column, default: &str) -> bool {
+    let beyond_the_basic_plane = matches!(column.charset.as_deref(), Some("utf8mb4" | "utf16" | "utf16le" | "utf32"));
+    let listed = matches!(column.data_type.as_str(), "enum" | "set") && column.column_type.contains('?');
+    beyond_the_basic_plane && (listed || (default.starts_with('\'') && default.contains('?')))
+}
+
+async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Result<()> {
+    let rows = session
+        .rows(
+            "list the primary keys",
+            &format!(
+                "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS \
+                 WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX"
+            ),
+        )
+        .await?;
+    for row in rows {
+        let table = row.string(0)?;
+        if let Some(table) = listing.tables.iter_mut().find(|known| known.name == table) {
+            table.key.push(row.string(1)?);
+        }
+    }
+    Ok(())
+}
+
+/// Everything beside tables that a backup can't carry yet.
+pub(super) async fn objects(session: &mut Session, database: &str) -> Result<Vec<Unsupported>> {
+    let schema = literal(database);
+    let mut found = Vec::new();
+    let sql = format!("SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}");
+    for row in session.rows("list the triggers", &sql).await? {
+        found.push(Unsupported { kind: Kind::Trigger, name: format!("{} on {}", row.string(0)?, row.string(1)?) });
+    }
+    let sql = format!("SELECT ROUTINE_NAME, ROUTINE_TYPE FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}");
+    for row in session.rows("list the routines", &sql).await? {
+        let kind = match row.string(1)?.as_str() {
+            "PROCEDURE" => Kind::Procedure,
+            "FUNCTION" => Kind::Function,
+            _ => Kind::Package,
+        };
+        found.push(Unsupported { kind, name: row.string(0)? });
+    }
+    let sql = format!("SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}");
+    for row in session.rows("list the events", &sql).await? {
+        found.push(Unsupported { kind: Kind::Event, name: row.string(0)? });
+    }
+    let sql = format!(
+        "SELECT DISTINCT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME \
+         FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_SCHEMA IS NOT NULL \
+         AND TABLE_SCHEMA <> REFERENCED_TABLE_SCHEMA AND (TABLE_SCHEMA = {schema} OR REFERENCED_TABLE_SCHEMA = {schema})"
+    );
+    for row in session.rows("list the foreign keys", &sql).await? {
+        let name = format!("{} from {}.{} to {}.{}", row.string(0)?, row.string(1)?, row.string(2)?, row.string(3)?, row.string(4)?);
+        found.push(Unsupported { kind: Kind::ForeignKeyAcrossSchemas, name });
+    }
+    Ok(found)
+}
+
+/// Best effort: some servers want a privilege for it.
+async fn prepared(session: &mut Session) -> Result<Vec<String>> {
+    match session.rows("list the prepared transactions", "XA RECOVER FORMAT='SQL'").await {
+        Ok(rows) => rows.iter().map(|row| row.string(3)).collect(),
+        Err(Error::Refused { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}

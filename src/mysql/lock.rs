@@ -1,0 +1,36 @@
+//! One writer for each database.
+//!
+//! A named lock of the server, held by the session that does the work. It lives exactly as long as that session's last statement, so whoever
+//! comes after a killed operator waits for what that one left running instead of interleaving with it.
+
+use sha2::{Digest, Sha256};
+
+use super::endpoint::Session;
+use super::error::{Error, Result};
+use super::ident::literal;
+
+/// Seconds to wait before saying busy. Short, since the caller tries again anyway.
+const WAIT_SECONDS: u32 = 5;
+
+/// Takes the lock for the rest of the session, or says [`Error::Busy`].
+pub(super) async fn take(session: &mut Session, database: &str) -> Result<()> {
+    let sql = format!("SELECT GET_LOCK({}, {WAIT_SECONDS})", literal(&name(database)));
+    let taken = match session.row("take the lock of the database", &sql).await? {
+        Some(row) => row.number(0)?,
+        None => None,
+    };
+    match taken {
+        Some(1) => Ok(()),
+        _ => Err(Error::Busy { database: database.to_owned() }),
+    }
+}
+
+/// Servers limit lock names to 64 characters, which a long schema name would exceed.
+fn name(database: &str) -> String {
+    let name = format!("backout:{database}");
+    if name.chars().count() <= 64 {
+        name
+    } else {
+        format!("backout:{}", hex::encode(Sha256::digest(database)).chars().take(40).collect::<String>())
+    }
+}

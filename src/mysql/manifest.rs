@@ -1,0 +1,177 @@
+//! What a backup consists of. Written last: a backup without a manifest does not exist, whatever else lies at its prefix.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::checksum::TableSum;
+use super::error::{Error, Result};
+use super::store;
+
+/// Raised when an older engine could not load the files any more.
+const FORMAT: u32 = 1;
+const FILE: &str = "manifest.json";
+/// The field that is left out of its own digest.
+const DIGEST: &str = "digest";
+
+/// One consistent copy of a schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    /// sha256 of this manifest's canonical JSON without this field: keys sorted, no spaces.
+    pub digest: String,
+    /// The backup point's name.
+    pub point: String,
+    /// The operation that took it.
+    pub operation: String,
+    /// The release number that was live.
+    pub release: u64,
+    /// The schema it was taken of, its default character set and collation.
+    pub database: String,
+    pub charset: String,
+    pub collation: String,
+    pub server_version: String,
+    /// The instant of the snapshot by the server's clock, RFC 3339 in UTC.
+    pub taken_at: String,
+    /// The instant in the binary log, if the server writes one.
+    pub position: Option<Position>,
+    /// The highest applied migration.
+    pub schema_version: Option<u64>,
+    /// The file with all definitions.
+    pub schema: File,
+    /// By name.
+    pub tables: Vec<Table>,
+}
+
+/// A place in the server's binary log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub file: String,
+    pub offset: u64,
+    pub gtid: Option<String>,
+}
+
+/// A compressed file of SQL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Below the backup's prefix.
+    pub name: String,
+    /// Compressed bytes.
+    pub bytes: u64,
+    /// Of the compressed file.
+    pub sha256: String,
+}
+
+/// A table of the backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    pub name: String,
+    /// `SHOW CREATE TABLE`, `AUTO_INCREMENT` included.
+    pub definition: String,
+    /// Rows and checksum, by the server, in the same snapshot as the rows.
+    pub sum: TableSum,
+    pub file: File,
+    /// The longest statement in the file and the longest value, in bytes: `max_allowed_packet` must be at least as large to load it.
+    pub longest_statement: u64,
+    pub longest_value: u64,
+}
+
+impl Manifest {
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.sum.rows).sum()
+    }
+
+    /// Compressed bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.schema.bytes + self.tables.iter().map(|table| table.file.bytes).sum::<u64>()
+    }
+
+    pub(super) const FORMAT: u32 = FORMAT;
+
+    /// Writes the manifest with its digest and returns it with the digest.
+    pub(super) async fn write(mut self, store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Self> {
+        let path = prefix.clone().join(FILE);
+        let unwritable = |error: serde_json::Error| Error::Corrupt { path: path.to_string(), reason: error.to_string() };
+        self.digest = digest(serde_json::to_value(&self).map_err(unwritable)?);
+        store::put(store, &path, serde_json::to_vec_pretty(&self).map_err(unwritable)?).await?;
+        Ok(self)
+    }
+}
+
+/// The manifest at `prefix`; `None` if there is no complete backup.
+///
+/// # Errors
+/// [`Error::Corrupt`] when it can't be read, its digest is wrong or a newer engine wrote it.
+pub async fn read_manifest(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Option<Manifest>> {
+    let path = prefix.clone().join(FILE);
+    let Some(content) = store::get(store, &path).await? else { return Ok(None) };
+    let corrupt = |reason: String| Error::Corrupt { path: path.to_string(), reason };
+    let value: Value = serde_json::from_slice(&content).map_err(|error| corrupt(error.to_string()))?;
+    if let Some(format) = value.get("format").and_then(Value::as_u64)
+        && format != u64::from(FORMAT)
+    {
+        return Err(corrupt(format!("its format is {format}, this version reads {FORMAT}")));
+    }
+    let found = digest(value.clone());
+    let manifest: Manifest = serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))?;
+    if manifest.digest != found {
+        return Err(corrupt(format!("its digest is {found}, it says {}", manifest.digest)));
+    }
+    Ok(Some(manifest))
+}
+
+fn digest(mut manifest: Value) -> String {
+    if let Value::Object(fields) = &mut manifest {
+        fields.remove(DIGEST);
+    }
+    let mut text = String::new();
+    canonical(&manifest, &mut text);
+    hex::encode(Sha256::digest(text))
+}
+
+/// Keys sorted here, since whether `serde_json` sorts them depends on what other crates ask of it.
+fn canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            text.push('{');
+            for (index, (key, value)) in fields.iter().collect::<BTreeMap<_, _>>().into_iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::String(key.clone()).to_string());
+                text.push(':');
+                canonical(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(values) => {
+            text.push('[');
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                canonical(value, text);
+            }
+            text.push(']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => text.push_str(&value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_depends_on_the_content_only() {
+        let parse = |text: &str| digest(serde_json::from_str(text).expect("the test's JSON is valid"));
+        let one = parse(r#"{"b": [1, {"y": null, "x": "ü\n"}], "a": true, "digest": "old"}"#);
+        assert_eq!(one, parse(r#"{"a":true,"digest":"","b":[1,{"x":"ü\n","y":null}]}"#));
+        assert_ne!(one, parse(r#"{"a":true,"b":[1,{"x":"ü\n","y":0}]}"#));
+    }
+}

@@ -1,0 +1,145 @@
+//! What was seen, in the shape that judgement needs. Written by `observe`, read by `plan`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::api::{
+    Content, Kept,
+    operation::{Operation, OperationState},
+    release::ReleaseSpec,
+    status::{HistoryEntry, ReleaseState, ReleaseStatus},
+};
+
+/// All that a decision about one Release may depend on.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: Timestamp,
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+    pub spec: ReleaseSpec,
+    pub status: ReleaseStatus,
+    /// The `resetAt` token on the object.
+    pub reset_at: Option<String>,
+    /// What the source asks for.
+    pub desired: Seen<Desired>,
+    /// Releases that can be gone back to, by number.
+    pub kept: BTreeMap<u64, Kept>,
+    pub workloads: Seen<Vec<WorkloadSeen>>,
+    /// `None`: not looked at.
+    pub database: Option<Seen<DatabaseSeen>>,
+    /// Backup points by name.
+    pub points: BTreeMap<String, PointSeen>,
+}
+
+impl World {
+    pub fn running(&self) -> Option<&Operation> {
+        self.status.operation.as_ref().filter(|operation| operation.state == OperationState::Running)
+    }
+
+    /// The history entry of release `number`.
+    pub fn entry(&self, number: u64) -> Option<&HistoryEntry> {
+        self.status.history.iter().find(|entry| entry.release == number)
+    }
+
+    /// The release that is deployed.
+    pub fn current(&self) -> Option<&HistoryEntry> {
+        self.status.release.and_then(|number| self.entry(number))
+    }
+
+    /// The newest known good release below `number`.
+    pub fn known_good_before(&self, number: u64) -> Option<&HistoryEntry> {
+        self.status
+            .history
+            .iter()
+            .filter(|entry| entry.state == ReleaseState::KnownGood && entry.release < number)
+            .max_by_key(|entry| entry.release)
+    }
+}
+
+/// Something that was looked for. What could not be seen is never taken for absent, and never for safe.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen<T> {
+    Known(T),
+    Unknown(Unseen),
+}
+
+/// Why something could not be seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unseen {
+    /// CamelCase, for a condition.
+    pub reason: &'static str,
+    /// Names the object and the remedy.
+    pub message: String,
+    pub outlook: Outlook,
+}
+
+/// Whether looking again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It may come by itself.
+    Passing,
+    /// It stays until a person changes something.
+    Lasting,
+}
+
+/// What the source resolves to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    pub content: Content,
+    pub digest: String,
+    /// `main@sha1:<40 hex>`, or `inline@<digest>`.
+    pub revision: String,
+    /// Who asked for it and how, for people.
+    pub cause: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadSeen {
+    pub name: String,
+    pub replicas: i32,
+    pub containers: BTreeMap<String, ContainerSeen>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerSeen {
+    pub image: String,
+    pub env: BTreeMap<String, EnvSource>,
+}
+
+/// Where an environment variable gets its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvSource {
+    ConfigMap { name: String, key: String },
+    Secret { name: String, key: String },
+    Other,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DatabaseSeen {
+    /// Ascending by version.
+    pub applied: Vec<AppliedSeen>,
+    /// Objects that a backup point can't carry, each by kind and name.
+    pub uncarried: Vec<String>,
+    /// The exact GRANT statements for what the account lacks.
+    pub missing_grants: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedSeen {
+    pub version: u64,
+    pub name: String,
+    pub checksum: String,
+    /// `None`: whole. Else what stands half way.
+    pub trouble: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointSeen {
+    /// Release number before which it was taken.
+    pub before: u64,
+    pub verified: bool,
+    /// Highest migration in it.
+    pub schema_version: Option<u64>,
+}

@@ -1,0 +1,290 @@
+//! The pen: the only writer of status, and the teller of events.
+//!
+//! Every write carries the `resourceVersion` of the decision behind it: if anything changed in between, the API server
+//! refuses it, nothing was done, and the Release is looked at again. What a write makes of the status is computed by
+//! `plan::journal` and `plan::summary`; this file adds no judgement.
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use serde_json::json;
+
+use crate::{
+    api::{
+        BackupPoint, BackupPointStatus, Release, names,
+        operation::{Kind, Operation, OperationState, StepState},
+        status::ReleaseStatus,
+    },
+    cluster::{self, within},
+    error::Class,
+    plan::{
+        Verdict,
+        journal::{self, Outcome},
+        summary,
+    },
+    telemetry::Metrics,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    #[error("status.operation of Release {0} has no such step to run; annotate the Release with backout.dev/resetAt")]
+    NoSuchStep(String),
+}
+
+impl Error {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Cluster(error) => error.class(),
+            Self::NoSuchStep(_) => Class::Permanent,
+        }
+    }
+}
+
+/// Writes the status of Releases and BackupPoints.
+#[derive(Clone)]
+pub struct Pen {
+    client: Client,
+    recorder: Recorder,
+    metrics: Metrics,
+}
+
+impl Pen {
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: None };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, metrics }
+    }
+
+    /// Writes a new operation down, all its steps pending.
+    pub async fn begin_operation(&self, release: &Release, operation: Operation, now: Timestamp) -> Result<Release, Error> {
+        let told = Told::new(EventType::Normal, format!("{}Begun", kind(operation.kind)), describe(&operation));
+        let verdict = Verdict::progressing(&operation);
+        let revision = Some(operation.revision.clone());
+        let status = with_look(release, journal::opened(status(release), operation), revision);
+        let written = self.write(release, status, &verdict, now).await?;
+        self.tell(&written, told).await;
+        Ok(written)
+    }
+
+    /// Writes a step down as started. Only after this may it have an effect.
+    pub async fn begin(&self, release: &Release, step: usize, now: Timestamp) -> Result<Release, Error> {
+        let status = journal::started(status(release), step, now).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        let verdict = progressing(&status);
+        let written = self.write(release, status, &verdict, now).await?;
+        if let Some(begun) = operation(&written).and_then(|operation| operation.steps.get(step)).filter(|begun| begun.attempt == 1) {
+            self.tell(
+                &written,
+                Told::new(EventType::Normal, format!("{}Started", begun.name.as_str()), format!("{} started", begun.name.as_str())),
+            )
+            .await;
+        }
+        Ok(written)
+    }
+
+    /// Writes down how a step went.
+    pub async fn finish(&self, release: &Release, step: usize, outcome: &Outcome, now: Timestamp) -> Result<Release, Error> {
+        let spec = &release.spec;
+        let before = status(release);
+        let after = journal::settled(before.clone(), step, outcome, spec.retry_interval, spec.timeout, now)
+            .ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        if after == before {
+            return Ok(release.clone());
+        }
+        let verdict = progressing(&after);
+        let written = self.write(release, after, &verdict, now).await?;
+        let Some(run) = operation(&written).and_then(|operation| operation.steps.get(step)) else { return Ok(written) };
+        let name = run.name.as_str();
+        let message = run.message.clone().unwrap_or_default();
+        if let (StepState::Done | StepState::Failed, Some(started)) = (run.state, run.started_at) {
+            let result = if run.state == StepState::Done { "done" } else { "failed" };
+            self.metrics.step(name, result, now.duration_since(started));
+        }
+        let told = match (run.state, outcome) {
+            (StepState::Done, _) => Told::new(EventType::Normal, format!("{name}Done"), message),
+            (StepState::Failed, _) => Told::new(EventType::Warning, format!("{name}Failed"), message),
+            (_, Outcome::Retry { .. }) => Told::new(EventType::Warning, format!("{name}Retrying"), message),
+            (_, Outcome::Refused { .. }) => Told::new(EventType::Warning, format!("{name}Refused"), message),
+            (StepState::Started | StepState::Pending, _) => return Ok(written),
+        };
+        self.tell(&written, told).await;
+        Ok(written)
+    }
+
+    /// Writes down that the operation that runs has ended.
+    pub async fn close(&self, release: &Release, end: OperationState, now: Timestamp) -> Result<Release, Error> {
+        let status = journal::closed(status(release), end, now).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        let verdict = progressing(&status);
+        let written = self.write(release, status, &verdict, now).await?;
+        if let Some(ended) = operation(&written) {
+            let (type_, word, result) = match end {
+                OperationState::Succeeded => (EventType::Normal, "Succeeded", "succeeded"),
+                OperationState::Failed => (EventType::Warning, "Failed", "failed"),
+                OperationState::Superseded => (EventType::Normal, "Superseded", "superseded"),
+                OperationState::Running => (EventType::Normal, "Running", "running"),
+            };
+            self.metrics.operation(kind(ended.kind), result, now.duration_since(ended.started_at));
+            self.tell(&written, Told::new(type_, format!("{}{word}", kind(ended.kind)), describe(ended))).await;
+        }
+        Ok(written)
+    }
+
+    /// Writes down that failures were forgotten.
+    pub async fn reset(&self, release: &Release, token: String, now: Timestamp) -> Result<Release, Error> {
+        let status = journal::reset(status(release), token.clone());
+        let written = self.put(release, with_look(release, status, None), now).await?;
+        self.tell(
+            &written,
+            Told::new(
+                EventType::Normal,
+                "Reset".to_owned(),
+                format!("failures and quarantine forgotten as {} {token} asks", names::RESET_AT),
+            ),
+        )
+        .await;
+        Ok(written)
+    }
+
+    /// Writes down what a look came to, if it says anything new.
+    pub async fn observed(&self, release: &Release, verdict: &Verdict, revision: Option<String>, now: Timestamp) -> Result<Release, Error> {
+        let before = status(release);
+        let status = with_look(release, before.clone(), revision);
+        let generation = release.metadata.generation.unwrap_or_default();
+        let after = summary::apply(status, verdict, generation, now);
+        self.metrics.ready(&release.namespace().unwrap_or_default(), &release.name_any(), verdict.is_ready());
+        if after == before {
+            return Ok(release.clone());
+        }
+        let written = self.put(release, after, now).await?;
+        if ready_reason(&before) != Some(verdict.reason) {
+            let type_ = if verdict.is_ready() { EventType::Normal } else { EventType::Warning };
+            self.tell(&written, Told::new(type_, verdict.reason.to_owned(), verdict.message.clone())).await;
+        }
+        Ok(written)
+    }
+
+    /// Marks a Release that can't be read. Its other fields are not known, so only the conditions are written.
+    pub async fn unreadable(&self, namespace: &str, name: &str, generation: i64, error: &str, now: Timestamp) -> Result<(), Error> {
+        let verdict = Verdict::invalid(error);
+        let status = summary::apply(ReleaseStatus::default(), &verdict, generation, now);
+        let patch = json!({"status": {"conditions": status.conditions, "observedGeneration": generation, "phase": status.phase}});
+        let api: Api<kube::core::DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &kube::core::ApiResource::erase::<Release>(&()));
+        within(format!("writing the status of Release {name}"), api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)))
+            .await?;
+        Ok(())
+    }
+
+    /// Writes the facts of a backup point, as its manifest has them.
+    pub async fn point(&self, point: &BackupPoint, status: &BackupPointStatus) -> Result<(), Error> {
+        let name = point.name_any();
+        let api: Api<BackupPoint> = Api::namespaced(self.client.clone(), &point.namespace().unwrap_or_default());
+        let patch = json!({"apiVersion": BackupPoint::api_version(&()), "kind": BackupPoint::kind(&()), "metadata": {"name": name}, "status": status});
+        within(
+            format!("writing the status of BackupPoint {name}"),
+            api.patch_status(&name, &PatchParams::apply(names::MANAGER).force(), &Patch::Apply(&patch)),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn write(&self, release: &Release, status: ReleaseStatus, verdict: &Verdict, now: Timestamp) -> Result<Release, Error> {
+        let generation = release.metadata.generation.unwrap_or_default();
+        self.put(release, summary::apply(status, verdict, generation, now), now).await
+    }
+
+    async fn put(&self, release: &Release, status: ReleaseStatus, now: Timestamp) -> Result<Release, Error> {
+        let name = release.name_any();
+        let api: Api<Release> = Api::namespaced(self.client.clone(), &release.namespace().unwrap_or_default());
+        let patch = json!({
+            "apiVersion": Release::api_version(&()),
+            "kind": Release::kind(&()),
+            // With the version of the decision: a newer object is never overwritten.
+            "metadata": {"name": name, "uid": release.uid(), "resourceVersion": release.resource_version()},
+            "status": status,
+        });
+        let params = PatchParams::apply(names::MANAGER).force();
+        let written =
+            within(format!("writing the status of Release {name}"), api.patch_status(&name, &params, &Patch::Apply(&patch))).await?;
+        tracing::debug!(release = name, at = %now, phase = status.phase.as_deref(), "status written");
+        Ok(written)
+    }
+
+    /// Tells people. An event that can't be sent changes nothing about what was done.
+    async fn tell(&self, release: &Release, told: Told) {
+        let Told { type_, reason, note } = told;
+        // Events with the same reason and action are counted together under the first one's text. Each operation's are its own.
+        let operation = operation(release).map_or(0, |operation| operation.id);
+        tracing::info!(namespace = release.namespace(), release = release.name_any(), reason, "{note}");
+        let event = Event { type_, action: format!("Operation{operation}"), reason, note: Some(shortened(note)), secondary: None };
+        if let Err(error) = within("publishing an event", self.recorder.publish(&event, &release.object_ref(&()))).await {
+            tracing::warn!(release = release.name_any(), %error, "an event was lost");
+        }
+    }
+}
+
+struct Told {
+    type_: EventType,
+    reason: String,
+    note: String,
+}
+
+impl Told {
+    fn new(type_: EventType, reason: String, note: String) -> Self {
+        Self { type_, reason, note }
+    }
+}
+
+fn status(release: &Release) -> ReleaseStatus {
+    release.status.clone().unwrap_or_default()
+}
+
+fn operation(release: &Release) -> Option<&Operation> {
+    release.status.as_ref()?.operation.as_ref()
+}
+
+fn progressing(status: &ReleaseStatus) -> Verdict {
+    status.operation.as_ref().map_or_else(Verdict::suspended, Verdict::progressing)
+}
+
+/// Tokens and revisions that a look has taken note of.
+fn with_look(release: &Release, mut status: ReleaseStatus, revision: Option<String>) -> ReleaseStatus {
+    if let Some(token) = release.annotations().get(names::REQUESTED_AT) {
+        status.last_handled_requested_at = Some(token.clone());
+    }
+    if revision.is_some() {
+        status.last_attempted_revision = revision;
+    }
+    status
+}
+
+fn ready_reason(status: &ReleaseStatus) -> Option<&str> {
+    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Deploy => "Deploy",
+        Kind::Rollback => "Rollback",
+        Kind::Repair => "Repair",
+    }
+}
+
+fn describe(operation: &Operation) -> String {
+    let steps: Vec<&str> = operation.steps.iter().map(|step| step.name.as_str()).collect();
+    format!("release {} ({}) at {}: {}. Steps: {}", operation.to, operation.version, operation.revision, operation.cause, steps.join(", "))
+}
+
+/// The API server refuses longer notes.
+const LONGEST_NOTE: usize = 1_000;
+
+fn shortened(note: String) -> String {
+    if note.len() <= LONGEST_NOTE {
+        return note;
+    }
+    let end = (0..LONGEST_NOTE).rev().find(|index| note.is_char_boundary(*index)).unwrap_or(0);
+    format!("{}…", &note[..end])
+}

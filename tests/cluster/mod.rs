@@ -1,0 +1,4 @@
+//! On the real cluster, with the real database, cache and git server.
+
+mod bad_input;
+mod story;

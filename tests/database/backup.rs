@@ -1,0 +1,306 @@
+//! Consistency of a backup under writers, and what is made of a damaged one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backout::error::Class;
+use backout::mysql::{Error, Kind, Standing, capture, checksum, discard, inspect, load, read_manifest};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+
+use super::{Bed, ask, run, try_run, until, what};
+
+const ORDERS: &str = "CREATE TABLE orders (id INT PRIMARY KEY AUTO_INCREMENT, total INT NOT NULL) ENGINE=InnoDB; \
+    CREATE TABLE items (id INT PRIMARY KEY AUTO_INCREMENT, order_id INT NOT NULL, price INT NOT NULL, \
+      CONSTRAINT of_order FOREIGN KEY (order_id) REFERENCES orders (id)); \
+    INSERT INTO orders (total) SELECT 0 FROM seq_1_to_2000";
+
+#[tokio::test]
+async fn linked_tables_are_consistent_while_others_write() {
+    let bed = Bed::new(ORDERS).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for _ in 0..3 {
+        let mut connection = bed.root().await;
+        let stop = Arc::clone(&stop);
+        writers.push(tokio::spawn(async move {
+            let mut orders = 0;
+            // One transaction: an order, its two items, and a total that equals their prices.
+            while !stop.load(Ordering::Relaxed) {
+                run(
+                    &mut connection,
+                    "START TRANSACTION; INSERT INTO orders (total) VALUES (0); SET @id = LAST_INSERT_ID(); \
+                     INSERT INTO items (order_id, price) VALUES (@id, 3), (@id, 4); UPDATE orders SET total = 7 WHERE id = @id; COMMIT",
+                )
+                .await;
+                orders += 1;
+            }
+            orders
+        }));
+    }
+    let mut root = bed.root().await;
+    until(&mut root, "SELECT COUNT(*) > 20 FROM items", "1").await;
+    let manifest = bed.capture("p1").await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        assert!(writer.await.expect("the writer ran without error") > 0);
+    }
+    let shadow = bed.beside("shadow");
+    load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("the backup loads");
+    assert!(manifest.rows() > 2000);
+    assert_eq!(
+        ask(
+            &mut root,
+            &format!("SELECT COUNT(*) FROM `{shadow}`.items i LEFT JOIN `{shadow}`.orders o ON o.id = i.order_id WHERE o.id IS NULL")
+        )
+        .await,
+        "0"
+    );
+    assert_eq!(
+        ask(&mut root, &format!("SELECT (SELECT SUM(total) FROM `{shadow}`.orders) = (SELECT SUM(price) FROM `{shadow}`.items)")).await,
+        "1"
+    );
+    assert!(manifest.position.is_none_or(|position| !position.file.is_empty() && position.offset > 0));
+}
+
+#[tokio::test]
+async fn a_complete_backup_is_returned_and_a_half_written_one_is_overwritten() {
+    let bed = Bed::new(ORDERS).await;
+    bed.store.put(&Path::from("p1/0001.sql.zst"), PutPayload::from_static(b"half")).await.expect("the store takes it");
+    let first = bed.capture("p1").await;
+    run(&mut bed.root().await, "DELETE FROM orders").await;
+    assert_eq!(bed.capture("p1").await, first);
+    let other = capture(&bed.database(), &bed.store, &Path::from("p1"), &what("p2")).await;
+    assert!(matches!(other, Err(Error::Corrupt { .. })), "{other:?}");
+    assert_eq!(read_manifest(&bed.store, &Path::from("p1")).await.expect("it can be read"), Some(first));
+    assert_eq!(read_manifest(&bed.store, &Path::from("p3")).await.expect("the store answers"), None);
+}
+
+#[tokio::test]
+async fn loading_twice_is_loading_once_and_another_point_replaces_it() {
+    let bed = Bed::new(ORDERS).await;
+    let first = bed.capture("p1").await;
+    let mut root = bed.root().await;
+    run(&mut root, "DELETE FROM orders WHERE id > 5").await;
+    bed.capture("p2").await;
+    let shadow = bed.beside("shadow");
+    let loaded = load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("the backup loads");
+    assert_eq!((loaded.rows, loaded.digest), (2000, first.digest));
+    let created = format!("SELECT CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{shadow}' AND TABLE_NAME = 'orders'");
+    run(&mut root, &format!("CREATE TABLE `{shadow}`.witness (id INT)")).await;
+    load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("it is there already");
+    assert_ne!(ask(&mut root, &created).await, "NULL");
+    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM `{shadow}`.witness")).await, "0", "it was not built again");
+    let loaded = load(&bed.database(), &bed.store, &Path::from("p2"), &shadow).await.expect("the other backup loads");
+    assert_eq!(loaded.rows, 5);
+    let beside = inspect(&bed.database()).await.expect("the database can be read").beside;
+    assert_eq!(
+        beside.iter().map(|b| (b.schema.as_str(), b.state, b.point.as_str())).collect::<Vec<_>>(),
+        [(shadow.as_str(), Standing::Complete, "p2")]
+    );
+    discard(&bed.database(), &shadow).await.expect("it can be dropped");
+    discard(&bed.database(), &shadow).await.expect("it is gone already");
+    assert_eq!(inspect(&bed.database()).await.expect("the database can be read").beside, []);
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_refused_before_anything_is_executed() {
+    let bed = Bed::new(ORDERS).await;
+    bed.capture("p1").await;
+    let files: Vec<Path> = bed.store.list(None).map_ok(|meta| meta.location).try_collect().await.expect("the store lists");
+    assert_eq!(files.len(), 4, "schema, two tables, manifest: {files:?}");
+    let shadow = bed.beside("shadow");
+    for file in files {
+        let content = bed.store.get(&file).await.expect("it is there").bytes().await.expect("it can be read").to_vec();
+        let middle = content.len() / 2;
+        let mut flipped = content.clone();
+        flipped[middle] ^= 1;
+        let cut = content[..content.len() - 1].to_vec();
+        for damaged in [flipped, cut] {
+            bed.store.put(&file, PutPayload::from(damaged)).await.expect("the store takes it");
+            let result = load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await;
+            assert!(matches!(&result, Err(Error::Corrupt { .. })), "{file}: {result:?}");
+        }
+        bed.store.delete(&file).await.expect("it can be deleted");
+        let result = load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await;
+        assert!(matches!(&result, Err(Error::Corrupt { .. } | Error::NoBackup { .. })), "{file}: {result:?}");
+        bed.store.put(&file, PutPayload::from(content)).await.expect("the store takes it");
+    }
+    let mut root = bed.root().await;
+    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{shadow}'")).await, "0");
+    load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("the mended backup loads");
+}
+
+#[tokio::test]
+async fn checksums_see_what_counts_cannot() {
+    let bed = Bed::new(
+        "CREATE TABLE a (x VARCHAR(20), y VARCHAR(20), n INT); INSERT INTO a VALUES ('a', '#b', 1), ('a', '#b', 1), ('c', 'd', 2); \
+         CREATE TABLE order_free LIKE a; INSERT INTO order_free VALUES ('c', 'd', 2), ('a', '#b', 1), ('a', '#b', 1); \
+         CREATE TABLE divider LIKE a; INSERT INTO divider VALUES ('a#', 'b', 1), ('a#', 'b', 1), ('c', 'd', 2); \
+         CREATE TABLE duplicates LIKE a; INSERT INTO duplicates VALUES ('c', 'd', 2), ('a', '#b', 1), ('c', 'd', 2); \
+         CREATE TABLE swapped LIKE a; INSERT INTO swapped VALUES ('c', '#b', 1), ('a', '#b', 1), ('a', 'd', 2); \
+         CREATE TABLE nulls LIKE a; INSERT INTO nulls VALUES ('a', '#b', 1), ('a', '#b', 1), ('c', 'd', NULL); \
+         CREATE TABLE letter LIKE a; INSERT INTO letter VALUES ('A', '#b', 1), ('a', '#b', 1), ('c', 'd', 2); \
+         CREATE TABLE long_rows (b LONGBLOB, c LONGBLOB); INSERT INTO long_rows VALUES (REPEAT('x', 16000000), 'y'); \
+         CREATE TABLE long_other LIKE long_rows; INSERT INTO long_other VALUES (CONCAT(REPEAT('x', 15999999), 'z'), 'y'); \
+         CREATE TABLE f1 (f FLOAT); INSERT INTO f1 VALUES (16777216); CREATE TABLE f2 (f FLOAT); INSERT INTO f2 VALUES (16777218)",
+    )
+    .await;
+    let sum = async |table: &str| checksum(&bed.database(), &bed.name, table).await.expect("the table can be summed");
+    let expected = sum("a").await;
+    assert_eq!(sum("order_free").await, expected);
+    for table in ["divider", "duplicates", "swapped", "nulls", "letter"] {
+        let found = sum(table).await;
+        assert_eq!(found.rows, expected.rows, "{table}");
+        assert_ne!(found, expected, "{table}");
+    }
+    assert_ne!(sum("long_rows").await, sum("long_other").await);
+    assert_ne!(sum("f1").await, sum("f2").await);
+    assert!(matches!(checksum(&bed.database(), &bed.name, "none").await, Err(Error::Schema { .. })));
+}
+
+#[tokio::test]
+async fn a_shadow_that_is_not_the_backup_is_refused() {
+    let bed = Bed::new("CREATE TABLE a (id INT PRIMARY KEY, v VARCHAR(10)); INSERT INTO a VALUES (1, 'x'), (2, 'y')").await;
+    let manifest = bed.capture("p1").await;
+    // A row changed, with every digest made to fit: only the database's own sum can tell.
+    let table = Path::from(format!("p1/{}", manifest.tables[0].file.name));
+    let packed = bed.store.get(&table).await.expect("it is there").bytes().await.expect("it can be read");
+    let text = String::from_utf8(zstd::decode_all(&packed[..]).expect("it can be unpacked")).expect("it is text");
+    assert!(text.contains("(1,'x'),(2,'y')"), "{text}");
+    let forged = zstd::encode_all(text.replace("'y'", "'z'").as_bytes(), 1).expect("it can be packed");
+    let sha256 = {
+        use sha2::Digest;
+        hex::encode(sha2::Sha256::digest(&forged))
+    };
+    bed.store.put(&table, PutPayload::from(forged)).await.expect("the store takes it");
+    let path = Path::from("p1/manifest.json");
+    let content = bed.store.get(&path).await.expect("it is there").bytes().await.expect("it can be read");
+    let text = String::from_utf8(content.to_vec()).expect("it is text").replace(&manifest.tables[0].file.sha256, &sha256);
+    bed.store.put(&path, PutPayload::from(text.clone())).await.expect("the store takes it");
+    let refused = read_manifest(&bed.store, &Path::from("p1")).await;
+    let Err(Error::Corrupt { reason, .. }) = refused else { panic!("{refused:?}") };
+    let digest = reason.split(' ').nth(3).expect("the reason names the digest").trim_end_matches(',').to_owned();
+    bed.store.put(&path, PutPayload::from(text.replace(&manifest.digest, &digest))).await.expect("the store takes it");
+
+    let result = load(&bed.database(), &bed.store, &Path::from("p1"), &bed.beside("shadow")).await;
+    assert!(matches!(&result, Err(Error::Mismatch { table, .. }) if table == "a"), "{result:?}");
+    let beside = inspect(&bed.database()).await.expect("the database can be read").beside;
+    assert_eq!(beside[0].state, Standing::Loading);
+}
+
+#[tokio::test]
+async fn only_schemas_of_its_own_are_dropped() {
+    let bed = Bed::new("CREATE TABLE a (id INT PRIMARY KEY)").await;
+    bed.capture("p1").await;
+    let mut root = bed.root().await;
+    let foreign = bed.beside("foreign");
+    run(&mut root, &format!("CREATE DATABASE `{foreign}`; CREATE TABLE `{foreign}`.precious (id INT)")).await;
+    for schema in [bed.name.as_str(), foreign.as_str(), "mysql"] {
+        let result = load(&bed.database(), &bed.store, &Path::from("p1"), schema).await;
+        assert!(matches!(&result, Err(Error::Schema { .. })), "{schema}: {result:?}");
+        let result = discard(&bed.database(), schema).await;
+        assert!(matches!(&result, Err(Error::Schema { .. })), "{schema}: {result:?}");
+    }
+    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM `{foreign}`.precious")).await, "0");
+}
+
+#[tokio::test]
+async fn a_table_that_changes_during_the_backup_fails_it() {
+    let bed = Bed::new("CREATE TABLE a (id INT PRIMARY KEY); CREATE TABLE b (id INT PRIMARY KEY); INSERT INTO b VALUES (1)").await;
+    let mut root = bed.root().await;
+    // The backup has its snapshot and waits for the first table while the second one is altered.
+    run(&mut root, "LOCK TABLES a WRITE, b WRITE").await;
+    let database = bed.database();
+    let (store, prefix, point) = (Arc::clone(&bed.store), Path::from("p1"), what("p1"));
+    let backup = tokio::spawn(async move { capture(&database, &store, &prefix, &point).await });
+    let mut other = bed.root().await;
+    until(
+        &mut other,
+        &format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = '{}' AND INFO LIKE 'SELECT 1 FROM `a`%'", bed.name),
+        "1",
+    )
+    .await;
+    run(&mut root, "ALTER TABLE b ADD COLUMN v INT; UNLOCK TABLES").await;
+    let result = backup.await.expect("the task ran");
+    assert!(matches!(&result, Err(Error::Moved { table }) if table == "b"), "{result:?}");
+    assert_eq!(read_manifest(&bed.store, &Path::from("p1")).await.expect("the store answers"), None);
+    assert_eq!(bed.capture("p1").await.tables.len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_backup_cannot_carry_is_refused_by_name() {
+    let bed = Bed::new(
+        "CREATE TABLE t (id INT PRIMARY KEY); CREATE TABLE m (id INT) ENGINE=MyISAM; CREATE TABLE h (id INT) WITH SYSTEM VERSIONING; CREATE SEQUENCE s; \
+         CREATE VIEW v AS SELECT 1; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET @a = 1; CREATE PROCEDURE p() SELECT 1; \
+         CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1; \
+         CREATE TABLE d (x VARCHAR(9) DEFAULT '🎉', e ENUM('🎉'))",
+    )
+    .await;
+    let mut root = bed.root().await;
+    let other = bed.beside("other");
+    run(
+        &mut root,
+        &format!(
+            "CREATE DATABASE `{other}`; CREATE TABLE `{other}`.c (id INT, CONSTRAINT far FOREIGN KEY (id) REFERENCES `{}`.t (id))",
+            bed.name
+        ),
+    )
+    .await;
+    let inventory = inspect(&bed.database()).await.expect("the database can be read");
+    let found: Vec<(Kind, &str)> = inventory.unsupported.iter().map(|object| (object.kind, object.name.as_str())).collect();
+    let far = format!("far from {other}.c to {}.t", bed.name);
+    let expected = [
+        (Kind::Trigger, "tr on t"),
+        (Kind::View, "v"),
+        (Kind::Procedure, "p"),
+        (Kind::Function, "f"),
+        (Kind::Event, "e"),
+        (Kind::Sequence, "s"),
+        (Kind::SystemVersionedTable, "h"),
+        (Kind::ForeignEngine, "m"),
+        (Kind::ForeignKeyAcrossSchemas, far.as_str()),
+        (Kind::ColumnDefinition, "d.e (enum('?'))"),
+        (Kind::ColumnDefinition, "d.x (varchar(9))"),
+    ];
+    assert_eq!(found, expected);
+    let result = capture(&bed.database(), &bed.store, &Path::from("p1"), &what("p1")).await;
+    let Err(error) = result else { panic!("{result:?}") };
+    assert_eq!((error.label(), error.class()), ("unsupported_objects", Class::Permanent));
+    assert!(error.to_string().contains("trigger tr on t"), "{error}");
+}
+
+#[tokio::test]
+async fn one_database_has_one_writer() {
+    let bed = Bed::new(ORDERS).await;
+    let mut root = bed.root().await;
+    assert_eq!(ask(&mut root, &format!("SELECT GET_LOCK('backout:{}', 0)", bed.name)).await, "1");
+    let result = capture(&bed.database(), &bed.store, &Path::from("p1"), &what("p1")).await;
+    let Err(error) = result else { panic!("{result:?}") };
+    assert_eq!((error.label(), error.class()), ("busy", Class::Transient));
+    assert!(try_run(&mut root, "DO RELEASE_ALL_LOCKS()").await.is_ok());
+    bed.capture("p1").await;
+}
+
+#[tokio::test]
+async fn a_backup_can_be_restored_by_hand() {
+    let bed = Bed::new("CREATE TABLE parent (id INT PRIMARY KEY); CREATE TABLE a_child (id INT PRIMARY KEY, p INT, v LONGTEXT, FOREIGN KEY (p) REFERENCES parent (id)); \
+        INSERT INTO parent VALUES (1); INSERT INTO a_child VALUES (0, 1, 'ü\\0\\n;'), (1, 1, REPEAT('long', 200000))").await;
+    let manifest = bed.capture("p1").await;
+    let mut files: Vec<&str> = manifest.tables.iter().map(|table| table.file.name.as_str()).collect();
+    files.push(&manifest.schema.name);
+    files.sort_unstable();
+    let mut script = String::new();
+    for file in files {
+        let packed = bed.store.get(&Path::from(format!("p1/{file}"))).await.expect("it is there").bytes().await.expect("it can be read");
+        script.push_str(&String::from_utf8(zstd::decode_all(&packed[..]).expect("it can be unpacked")).expect("it is text"));
+    }
+    let hand = bed.beside("hand");
+    let mut root = bed.root().await;
+    run(&mut root, &format!("CREATE DATABASE `{hand}`; USE `{hand}`")).await;
+    run(&mut root, &script).await;
+    for table in &manifest.tables {
+        assert_eq!(checksum(&bed.database(), &hand, &table.name).await.expect("the table can be summed"), table.sum);
+    }
+}

@@ -1,0 +1,1 @@
+ALTER TABLE binance_liqs DROP COLUMN source;

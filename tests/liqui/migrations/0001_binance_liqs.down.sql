@@ -1,0 +1,1 @@
+DROP TABLE binance_liqs;

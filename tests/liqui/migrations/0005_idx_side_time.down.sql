@@ -1,0 +1,1 @@
+DROP INDEX idx_side_time ON binance_liqs;

@@ -1,0 +1,1 @@
+DROP INDEX idx_symbol_side ON binance_liqs;

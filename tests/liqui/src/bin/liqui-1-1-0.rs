@@ -1,0 +1,7 @@
+//! Version 1.1.0.
+
+use liqui::{Build, Fault};
+
+fn main() -> std::process::ExitCode {
+    liqui::serve(Build { version: "1.1.0", fault: Fault::None })
+}

@@ -1,0 +1,6 @@
+//! One test binary: each file below is a module, so that they link once and share their support.
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod cluster;
+mod database;
+mod support;

@@ -1,0 +1,16 @@
+//! The judgement, one table for each of its functions: named rows, and what is decided in each.
+
+mod deploying;
+mod going_back;
+mod journal;
+mod resting;
+mod summary;
+mod superseding;
+mod world;
+
+use world::Given;
+
+/// Each row's name and, below it, what is decided.
+fn table(rows: Vec<(&str, Given)>) -> String {
+    rows.iter().map(|(name, given)| format!("{name}\n  {}", given.decides())).collect::<Vec<_>>().join("\n")
+}

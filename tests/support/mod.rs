@@ -1,0 +1,7 @@
+//! What the tests on real parts share: the bed, a place of its own for each test, git repositories, clients.
+
+pub mod bed;
+pub mod clients;
+pub mod operator;
+pub mod place;
+pub mod repository;

@@ -1,0 +1,51 @@
+//! Backout in the bed's cluster, installed from `manifests/` as a user would.
+
+use std::{process::Command, time::Duration};
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::PersistentVolume};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+    runtime::wait::{await_condition, conditions::is_deployment_completed},
+};
+use serde_json::json;
+use tokio::{sync::OnceCell, time::timeout};
+
+use super::bed::{client, variable};
+
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// Installs it once for all tests of this process; does nothing where it runs already.
+pub async fn install() {
+    INSTALLED.get_or_init(apply).await;
+}
+
+async fn apply() {
+    let client = client().await;
+    // The bed has no storage provisioner: the claim of the manifests binds to this folder.
+    let volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "backout-data"},
+        "spec": {
+            "capacity": {"storage": "10Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": variable("BED_DATA"), "type": "Directory"},
+        },
+    });
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    volumes.patch("backout-data", &PatchParams::apply("test"), &Patch::Apply(&volume)).await.expect("the volume can be made");
+    kubectl(&["apply", "--server-side", "--force-conflicts", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")]);
+    let deployments: Api<Deployment> = Api::namespaced(client, "backout-system");
+    timeout(Duration::from_secs(60), await_condition(deployments, "backout", is_deployment_completed()))
+        .await
+        .unwrap_or_else(|_| panic!("the operator did not come up:\n{}", kubectl(&["-n", "backout-system", "get", "pods", "-o", "wide"])))
+        .expect("the operator's Deployment can be watched");
+}
+
+/// Runs kubectl against the bed and returns what it prints.
+pub fn kubectl(arguments: &[&str]) -> String {
+    let output = Command::new("kubectl").args(arguments).output().expect("the bed has kubectl");
+    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

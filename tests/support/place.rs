@@ -1,0 +1,225 @@
+//! A place of its own for one test: a namespace with Secrets and the sample application, a database, a git repository.
+
+use std::{path::Path, time::Duration};
+
+use backout::api::{
+    Release,
+    status::{HistoryEntry, ReleaseStatus},
+};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Secret, Service},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+    core::ApiResource,
+    runtime::wait::await_condition,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{
+    bed::{client, execute, variable},
+    operator::kubectl,
+    repository::Repository,
+};
+
+/// The Release of every place.
+pub const NAME: &str = "liqui-api";
+const PASSWORD: &str = "only-for-this-bed";
+
+pub struct Place {
+    pub client: Client,
+    pub namespace: String,
+    pub database: String,
+    pub repository: Repository,
+}
+
+impl Place {
+    /// Makes the place; `name` is short, lower-case and the test's own. What an earlier run left under it is removed first.
+    pub async fn new(name: &str) -> Self {
+        let client = client().await;
+        let (namespace, database) = (name.to_owned(), name.replace('-', "_"));
+        kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--wait"]);
+        execute(format!(
+            "DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; \
+             CREATE OR REPLACE USER '{database}'@'%' IDENTIFIED BY '{PASSWORD}'; \
+             GRANT ALL ON `{database}`.* TO '{database}'@'%'; GRANT ALL ON `{0}\\_backout\\_%`.* TO '{database}'@'%'",
+            database.replace('_', "\\_")
+        ))
+        .await;
+        let place = Self { client, namespace, database, repository: Repository::new(name) };
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}});
+        let namespaces: Api<Namespace> = Api::all(place.client.clone());
+        namespaces.patch(&place.namespace, &PatchParams::apply("test"), &Patch::Apply(&object)).await.expect("a namespace can be made");
+        let ca = std::fs::read_to_string(variable("BED_CA")).expect("the bed has a CA");
+        place
+            .secret("git-auth", json!({"username": variable("BED_GIT_USER"), "password": variable("BED_GIT_PASSWORD"), "ca.crt": ca}))
+            .await;
+        place.secret("liqui-db", json!({"username": place.database, "password": PASSWORD, "ca.crt": ca})).await;
+        place.secret("redis", json!({"password": variable("BED_REDIS_PASSWORD")})).await;
+        // What the application itself needs, as environment variables.
+        place
+            .secret(
+                "liqui-app",
+                json!({"DB_USER": place.database, "DB_PASSWORD": PASSWORD, "REDIS_PASSWORD": variable("BED_REDIS_PASSWORD")}),
+            )
+            .await;
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liqui/deploy");
+        kubectl(&["-n", &place.namespace, "apply", "-f", &deploy.display().to_string()]);
+        place
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn secret(&self, name: &str, data: Value) {
+        self.apply::<Secret>(name, json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})).await;
+    }
+
+    pub async fn apply<K>(&self, name: &str, object: Value)
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+    {
+        let params = PatchParams::apply("test").force();
+        self.api::<K>().patch(name, &params, &Patch::Apply(&object)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+
+    /// The spec that the story runs with; tests change parts of it.
+    pub fn spec(&self) -> Value {
+        json!({
+            "interval": "1s",
+            "retryInterval": "1s",
+            "source": {"git": {
+                "url": self.repository.tls_url(),
+                "ref": {"branch": "main"},
+                "path": "liqui-api",
+                "secretRef": {"name": "git-auth"},
+            }},
+            "target": {"kubernetes": {"workloads": [{"kind": "Deployment", "name": NAME, "container": "api"}]}},
+            "database": {"mysql": {"host": "mariadb.bed", "name": self.database, "credentials": {"secretRef": {"name": "liqui-db"}}}},
+            "cache": {"redis": {"host": "redis.bed", "credentials": {"secretRef": {"name": "redis"}}}, "flush": {"prefix": "liqui:"}},
+            "verify": {
+                "timeout": "5s",
+                "checks": [
+                    {"name": "health", "http": {
+                        "url": format!("http://{NAME}.{}/health", self.namespace),
+                        "maxLatency": "2s",
+                        "expect": "body.status == 'ok'",
+                    }},
+                    {"name": "rows", "sql": {"query": "SELECT COUNT(*) AS n FROM binance_liqs", "expect": "row.n >= 0"}},
+                    {"name": "cache", "redis": {"ping": true}},
+                ],
+                "bake": {"for": "2s", "every": "500ms", "failureThreshold": 2},
+            },
+        })
+    }
+
+    /// Creates the Release; the API server's own refusals come back as they are.
+    pub async fn create(&self, spec: Value) -> Result<(), kube::Error> {
+        let object = json!({
+            "apiVersion": "backout.dev/v1alpha1",
+            "kind": "Release",
+            "metadata": {"name": NAME, "namespace": self.namespace},
+            "spec": spec,
+        });
+        let object: DynamicObject = serde_json::from_value(object).expect("a Release is an object");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Release>(&()));
+        api.create(&PostParams::default(), &object).await.map(drop)
+    }
+
+    /// Changes parts of the spec; null removes.
+    pub async fn edit(&self, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.api::<Release>().patch(NAME, &PatchParams::default(), &patch).await.expect("the Release can be edited");
+    }
+
+    /// Waits until the status is as wanted; fails with what it is, and the operator's events.
+    pub async fn until(&self, what: &str, deadline: Duration, wanted: impl Fn(&ReleaseStatus) -> bool) -> ReleaseStatus {
+        let condition = |release: Option<&Release>| release.and_then(|release| release.status.as_ref()).is_some_and(&wanted);
+        let found = match timeout(deadline, await_condition(self.api::<Release>(), NAME, condition)).await {
+            Ok(found) => found.expect("Releases can be watched"),
+            Err(_) => None,
+        };
+        found.and_then(|release| release.status).unwrap_or_else(|| {
+            panic!(
+                "waited {} s in vain until {what}\n{}\n{}",
+                deadline.as_secs(),
+                kubectl(&["-n", &self.namespace, "describe", "release", NAME]),
+                kubectl(&["-n", &self.namespace, "get", "pods", "-o", "wide"])
+            )
+        })
+    }
+
+    /// Address of the application's Service, from inside the bed.
+    pub async fn service(&self) -> String {
+        let service = self.api::<Service>().get(NAME).await.expect("the Service is there");
+        format!("http://{}", service.spec.and_then(|spec| spec.cluster_ip).expect("a Service has an address"))
+    }
+
+    /// Image of the application's container, and where `variable` comes from.
+    pub async fn deployment(&self) -> Deployment {
+        self.api::<Deployment>().get(NAME).await.expect("the Deployment is there")
+    }
+
+    /// Writes version `version` of the sample application into the repository; the caller pushes.
+    pub fn write_release(&self, version: &str) {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liqui");
+        let (newest, ttl) = match version {
+            "1.0.0" => (1, 300),
+            "1.1.0" => (6, 600),
+            "1.2.0" | "1.2.1" => (7, 600),
+            other => panic!("there is no version {other} of the sample application"),
+        };
+        self.repository.write(
+            "liqui-api/release.yaml",
+            &format!(
+                "version: {version}\nimages:\n  api: docker.io/liqui/liqui:{version}\nconfig:\n  DB_HOST: mariadb.bed\n  DB_PORT: \"3306\"\n  \
+                 DB_DATABASE: {}\n  REDIS_HOST: redis.bed\n  REDIS_PORT: \"6379\"\n  CACHE_TTL_SECONDS: \"{ttl}\"\n  CACHE_TTL_SYMBOLS: \"60\"\n  \
+                 QUERY_TIMEOUT_SECONDS: \"5\"\n  LONG_QUERY_TIMEOUT_SECONDS: \"20\"\nsecrets: [liqui-app]\nmigrations: migrations\n",
+                self.database
+            ),
+        );
+        self.repository.remove("liqui-api/migrations");
+        let fixed = version == "1.2.1";
+        for folder in ["migrations", "migrations-1.2.1"] {
+            for entry in std::fs::read_dir(files.join(folder)).expect("the sample application has migrations") {
+                let path = entry.expect("folders can be listed").path();
+                let file = path.file_name().and_then(|name| name.to_str()).expect("migrations have plain names").to_owned();
+                let number: u32 = file.get(..4).and_then(|number| number.parse().ok()).expect("migrations begin with a number");
+                // The fixed version replaces the last migration by its own.
+                let replaced = number == 7 && fixed != (folder == "migrations-1.2.1");
+                if number <= newest && !replaced {
+                    self.repository.copy(&path, &format!("liqui-api/migrations/{file}"));
+                }
+            }
+        }
+    }
+}
+
+/// Status, reason and message of a condition.
+pub fn condition<'a>(status: &'a ReleaseStatus, type_: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let found = status.conditions.iter().find(|condition| condition.type_ == type_)?;
+    Some((&found.status, &found.reason, &found.message))
+}
+
+/// Ready is True, for this version.
+pub fn ready(version: &str) -> impl Fn(&ReleaseStatus) -> bool {
+    move |status| status.version.as_deref() == Some(version) && condition(status, "Ready").is_some_and(|(ready, _, _)| ready == "True")
+}
+
+/// Ready is False, for this reason.
+pub fn not_ready(reason: &str) -> impl Fn(&ReleaseStatus) -> bool {
+    move |status| condition(status, "Ready").is_some_and(|(ready, why, _)| ready == "False" && why == reason)
+}
+
+/// The newest history entry of a version.
+pub fn entry<'a>(status: &'a ReleaseStatus, version: &str) -> &'a HistoryEntry {
+    status.history.iter().find(|entry| entry.version == version).unwrap_or_else(|| panic!("history has no {version}"))
+}
