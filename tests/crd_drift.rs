@@ -11,7 +11,8 @@ use backout::{
 };
 
 fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
-    value.pointer(path).unwrap_or_else(|| panic!("the definition has no {path}"))
+    assert!(value.pointer(path).is_some(), "the definition has no {path}");
+    value.pointer(path).unwrap_or(value)
 }
 
 fn definition<K: CustomResourceExt>() -> Value {

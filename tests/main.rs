@@ -2,5 +2,10 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod cluster;
+mod crd_drift;
 mod database;
+mod forgotten;
+mod layering;
+mod plan;
+mod simulation;
 mod support;

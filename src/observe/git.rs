@@ -10,14 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use git2::{
-    AutotagOption, CertificateCheckStatus, Commit, Cred, CredentialType, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ObjectType, Oid,
-    RemoteCallbacks, Repository, Tree,
-};
+use git2::{AutotagOption, Commit, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ObjectType, Oid, Repository, Tree};
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedMutexGuard;
+use tokio::{runtime::Handle, sync::OwnedMutexGuard};
 
-use super::manifest;
+use super::{git_http::Connection, manifest};
 use crate::{
     access::GitAccess,
     api::{
@@ -26,8 +23,6 @@ use crate::{
     },
 };
 
-/// libgit2 gives up on a silent server after this time.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 /// One fetch in all. A larger repository goes on where it was cut off at the next look.
 const FETCH_DEADLINE: Duration = Duration::from_secs(120);
 /// `release.yaml` and each migration; larger ones are data, not a description.
@@ -129,17 +124,9 @@ struct Mirror {
 const TREES_KEPT: usize = 4_096;
 
 impl Mirrors {
-    /// Prepares the folder and libgit2's process-wide timeouts.
+    /// Prepares the folder.
     pub fn new(dir: PathBuf) -> Result<Self, Error> {
         std::fs::create_dir_all(&dir).map_err(|error| Error::Mirror { dir: dir.display().to_string(), detail: error.to_string() })?;
-        let millis = i32::try_from(SERVER_TIMEOUT.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: libgit2 keeps these in plain globals; no other thread uses it before the first mirror exists.
-        #[expect(unsafe_code, reason = "git2 has no safe way to set its timeouts")]
-        unsafe {
-            git2::opts::set_server_connect_timeout_in_milliseconds(millis)
-                .and_then(|()| git2::opts::set_server_timeout_in_milliseconds(millis))
-                .map_err(|error| Error::Mirror { dir: dir.display().to_string(), detail: error.message().to_owned() })?;
-        }
         Ok(Self { dir, known: Mutex::new(HashMap::new()) })
     }
 
@@ -218,33 +205,12 @@ fn open(dir: &Path) -> Result<Repository, Error> {
 /// Makes the mirror's branches and tags equal to the server's, also after a force-push.
 fn fetch(repository: &Repository, url: &str, access: &GitAccess) -> Result<(), Error> {
     let fail = |error: git2::Error| explain(url, &error);
-    let mut asked = false;
-    let mut callbacks = RemoteCallbacks::new();
-    callbacks.credentials(|_, _, allowed| {
-        // libgit2 asks again for ever while the server refuses.
-        if std::mem::replace(&mut asked, true) {
-            return Err(git2::Error::new(ErrorCode::Auth, ErrorClass::Http, "the credentials were refused"));
-        }
-        match &access.user {
-            Some((user, password)) if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
-                Cred::userpass_plaintext(user, password.reveal())
-            }
-            Some(_) | None => Err(git2::Error::new(ErrorCode::Auth, ErrorClass::Http, "the server asks for credentials")),
-        }
-    });
-    if let Some(ca) = &access.ca {
-        callbacks.certificate_check(move |certificate, host| {
-            let shown =
-                certificate.as_x509().map(git2::cert::CertX509::data).ok_or_else(|| git2::Error::from_str("no X.509 certificate"))?;
-            super::certificate::verify(shown, host, ca)
-                .map(|()| CertificateCheckStatus::CertificateOk)
-                .map_err(|detail| git2::Error::new(ErrorCode::Certificate, ErrorClass::Ssl, detail))
-        });
-    }
+    let connection = Connection::new(access, Handle::current()).map_err(|detail| Error::Untrusted { url: url.to_owned(), detail })?;
     let mut options = FetchOptions::new();
-    options.remote_callbacks(callbacks).prune(FetchPrune::On).download_tags(AutotagOption::None);
+    options.prune(FetchPrune::On).download_tags(AutotagOption::None);
     let mut remote = repository.remote_anonymous(url).map_err(fail)?;
-    remote.fetch(&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], Some(&mut options), None).map_err(fail)
+    let refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+    connection.during(|| remote.fetch(&refspecs, Some(&mut options), None)).and_then(|fetched| fetched).map_err(fail)
 }
 
 fn explain(url: &str, error: &git2::Error) -> Error {
@@ -253,9 +219,6 @@ fn explain(url: &str, error: &git2::Error) -> Error {
         (ErrorCode::Auth, _) => Error::AuthFailed { url },
         (ErrorCode::Certificate, _) | (_, ErrorClass::Ssl) => Error::Untrusted { url, detail },
         (ErrorCode::NotFound, _) => Error::NoRepository { url },
-        // libgit2 gives every other HTTP status the same code and names it only in its text.
-        (_, ErrorClass::Http) if detail.contains("404") => Error::NoRepository { url },
-        (_, ErrorClass::Http) if detail.contains("401") || detail.contains("403") => Error::AuthFailed { url },
         _ => Error::Unreachable { url, detail },
     }
 }

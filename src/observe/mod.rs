@@ -3,8 +3,8 @@
 //! What the API server holds comes from watch caches; the source is looked at once per interval; the database only when
 //! `plan` asks for it. What can't be read is `Seen::Unknown` with its reason, never absent.
 
-mod certificate;
 mod git;
+mod git_http;
 mod manifest;
 mod workload;
 

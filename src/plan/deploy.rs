@@ -14,6 +14,9 @@ use crate::api::{
 
 /// Plans the deploy of `desired`, or says why it can't be begun.
 pub fn plan(world: &World, desired: &Desired) -> Decision {
+    if let Seen::Unknown(unseen) = &world.workloads {
+        return rest(world, Verdict::unseen(unseen));
+    }
     let problems = safety::containers(&world.spec, &desired.content);
     if !problems.is_empty() {
         return refuse(world, &problems);

@@ -1,4 +1,5 @@
 //! On the real cluster, with the real database, cache and git server.
 
 mod bad_input;
+mod crash_points;
 mod story;

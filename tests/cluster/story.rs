@@ -17,7 +17,6 @@ use serde_json::json;
 use crate::support::{
     bed::{column, eventually, execute, redis, variable},
     clients::{Act, Clients},
-    operator,
     place::{NAME, Place, condition, entry, not_ready, ready},
 };
 
@@ -27,7 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_story_of_a_release_that_is_taken_back() {
-    operator::install().await;
     let place = Place::new("liqui").await;
     let mut story = Story { place, lines: Vec::new() };
 

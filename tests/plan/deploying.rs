@@ -24,17 +24,27 @@ fn a_deploy_has_the_steps_that_its_release_needs() {
     let bake = |spec: &mut backout::api::ReleaseSpec| {
         spec.verify.bake = Some(Bake { hold: "5m".parse().expect("a span"), every: "10s".parse().expect("a span"), failure_threshold: 3 });
     };
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("first deploy with a database", Given::new()),
         ("first deploy without one", Given::new().asks(content(1, &[])).spec(|spec| spec.database = None)),
         ("pending migrations", next_release()),
-        ("pending migrations, and Restore is not among the ways back", next_release().spec(|spec| spec.rollback.database = vec![Method::RevertSchema])),
+        (
+            "pending migrations, and Restore is not among the ways back",
+            next_release().spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
+        ),
         ("pending migrations, and the database is never taken back", next_release().spec(|spec| spec.rollback.database = Vec::new())),
         ("config only", Given::two_releases().asks(content(3, &[1, 2]))),
         ("a bake time", Given::two_releases().asks(content(3, &[1, 2])).spec(bake)),
-        ("an undone release is deployed anew", Given::two_releases().entry(2, |entry| entry.state = ReleaseState::Undone).entry(2, |entry| entry.undone_at = Some(entry.started_at)).deployed(1)),
+        (
+            "an undone release is deployed anew",
+            Given::two_releases()
+                .entry(2, |entry| entry.state = ReleaseState::Undone)
+                .entry(2, |entry| entry.undone_at = Some(entry.started_at))
+                .deployed(1),
+        ),
         ("the database was not looked at yet", next_release().with(|world| world.database = None)),
-    ]), @r"
+    ];
+    assert_snapshot!(table(rows), @r"
     first deploy with a database
       Deploy nothing → 1: Keep 1, Preflight 1 [1] database=Needed cache=Untouched, BackUp shop-1-predeploy, Migrate [1] of 1, Deploy 1, Verify 1m
     first deploy without one
@@ -58,17 +68,34 @@ fn a_deploy_has_the_steps_that_its_release_needs() {
 
 #[test]
 fn a_deploy_is_refused_with_the_object_and_the_remedy() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("the database can't be seen", next_release().with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
         ("the source can't be seen", next_release().asks_unseen()),
         ("migrations, but no database", next_release().spec(|spec| spec.database = None)),
         ("the schema is ahead of the release", next_release().applied(&[1, 2, 9])),
-        ("an applied migration was edited", next_release().database(|database| "other".clone_into(&mut database.applied.get_mut(0).expect("one is applied").checksum))),
+        (
+            "an applied migration was edited",
+            next_release().database(|database| "other".clone_into(&mut database.applied.get_mut(0).expect("one is applied").checksum)),
+        ),
         ("a migration stands half way", next_release().half_way(2)),
-        ("privileges are missing", next_release().database(|database| database.missing_grants.push("GRANT SELECT ON shop.* TO a".to_owned()))),
-        ("privileges are missing, but no migration is pending", Given::two_releases().asks(content(3, &[1, 2])).database(|database| database.missing_grants.push("GRANT SELECT".to_owned()))),
-        ("an object that a backup point can't carry", next_release().database(|database| database.uncarried.push("event nightly".to_owned()))),
-        ("the same, but Restore is not among the ways back", next_release().database(|database| database.uncarried.push("event nightly".to_owned())).spec(|spec| spec.rollback.database = vec![Method::RevertSchema])),
+        (
+            "privileges are missing",
+            next_release().database(|database| database.missing_grants.push("GRANT SELECT ON shop.* TO a".to_owned())),
+        ),
+        (
+            "privileges are missing, but no migration is pending",
+            Given::two_releases().asks(content(3, &[1, 2])).database(|database| database.missing_grants.push("GRANT SELECT".to_owned())),
+        ),
+        (
+            "an object that a backup point can't carry",
+            next_release().database(|database| database.uncarried.push("event nightly".to_owned())),
+        ),
+        (
+            "the same, but Restore is not among the ways back",
+            next_release()
+                .database(|database| database.uncarried.push("event nightly".to_owned()))
+                .spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
+        ),
         ("no down script, and Restore is not among the ways back", {
             let mut wanted = content(3, &[1, 2, 3]);
             wanted.migrations.iter_mut().for_each(|migration| migration.down = None);
@@ -79,7 +106,8 @@ fn a_deploy_is_refused_with_the_object_and_the_remedy() {
             wanted.images.insert("sidecar".to_owned(), "proxy:1".to_owned());
             next_release().asks(wanted)
         }),
-    ]), @r"
+    ];
+    assert_snapshot!(table(rows), @r"
     the database can't be seen
       Waiting DatabaseUnavailable
     the source can't be seen
@@ -115,15 +143,19 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
         let failed = operation(&given.0, Kind::Rollback, 1, &steps).failed_at(StepName::RevertSchema);
         given.running(failed).closed(OperationState::Failed).spec(|spec| spec.rollback.database = vec![Method::RevertSchema])
     };
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("nothing new is asked for", fenced()),
         ("a release that goes forward", fenced().asks(content(3, &[1, 2]))),
         ("what is deployed is asked for again", fenced().asks(content(2, &[1, 2]))),
         ("what is asked for can't be begun: what is deployed comes back", fenced().asks(content(3, &[1]))),
         ("nor can what is deployed come back", fenced().asks(content(3, &[1])).half_way(2)),
         ("the rollback is tried again after a change of the spec: the fence comes first", fenced().with(|world| world.generation = 2)),
-        ("a restore after it takes the fence over first", fenced().spec(|spec| spec.rollback.database = vec![Method::RevertSchema, Method::Restore])),
-    ]), @r"
+        (
+            "a restore after it takes the fence over first",
+            fenced().spec(|spec| spec.rollback.database = vec![Method::RevertSchema, Method::Restore]),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
     nothing new is asked for
       Stalled RollbackFailed
     a release that goes forward

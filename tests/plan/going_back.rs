@@ -21,7 +21,7 @@ fn reverted() -> Given {
 
 #[test]
 fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("every down script is there", reverted()),
         ("a down script is missing", reverted().no_down(2)),
         ("the schema is the target's already", reverted().applied(&[1])),
@@ -30,15 +30,34 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
         ("Restore comes first", reverted().spec(|spec| spec.rollback.database = vec![Method::Restore, Method::RevertSchema])),
         ("a migration stands half way", reverted().half_way(2)),
         ("the target needs a migration that is gone", reverted().applied(&[2])),
-        ("two releases back: down scripts newest first", Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::KnownGood).deployed(3).applied(&[1, 2, 3]).asks(content(1, &[1]))),
-        ("two releases back: the point from before the first that is undone", Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::KnownGood).deployed(3).applied(&[1, 2, 3]).no_down(3).asks(content(1, &[1]))),
-        ("a squash revert is the same content under another commit", reverted().with(|world| {
-            if let Seen::Known(desired) = &mut world.desired {
-                desired.revision = "main@squashed".to_owned();
-            }
-        })),
+        (
+            "two releases back: down scripts newest first",
+            Given::two_releases()
+                .release(3, content(3, &[1, 2, 3]), ReleaseState::KnownGood)
+                .deployed(3)
+                .applied(&[1, 2, 3])
+                .asks(content(1, &[1])),
+        ),
+        (
+            "two releases back: the point from before the first that is undone",
+            Given::two_releases()
+                .release(3, content(3, &[1, 2, 3]), ReleaseState::KnownGood)
+                .deployed(3)
+                .applied(&[1, 2, 3])
+                .no_down(3)
+                .asks(content(1, &[1])),
+        ),
+        (
+            "a squash revert is the same content under another commit",
+            reverted().with(|world| {
+                if let Seen::Known(desired) = &mut world.desired {
+                    desired.revision = "main@squashed".to_owned();
+                }
+            }),
+        ),
         ("the database was not looked at yet", reverted().with(|world| world.database = None)),
-    ]), @r"
+    ];
+    assert_snapshot!(table(rows), @r"
     every down script is there
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a down script is missing
@@ -69,26 +88,40 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
 #[test]
 fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
     let restore_only = || reverted().no_down(2);
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("the database can't be seen", reverted().with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
         ("the workloads can't be seen", reverted().with(|world| world.workloads = Seen::Unknown(unseen("TargetNotFound")))),
         ("the target's ControllerRevision is gone", reverted().with(|world| drop(world.kept.remove(&1)))),
         ("the database is never taken back", reverted().spec(|spec| spec.rollback.database = Vec::new())),
         ("no down script, and Restore is not allowed", restore_only().spec(|spec| spec.rollback.database = vec![Method::RevertSchema])),
-        ("the applied migration is not the kept one", reverted().database(|database| database.applied.iter_mut().for_each(|applied| applied.checksum = "other".to_owned())).spec(|spec| spec.rollback.database = vec![Method::RevertSchema])),
+        (
+            "the applied migration is not the kept one",
+            reverted()
+                .database(|database| database.applied.iter_mut().for_each(|applied| applied.checksum = "other".to_owned()))
+                .spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
+        ),
         ("privileges are missing", reverted().database(|database| database.missing_grants.push("GRANT DROP".to_owned()))),
         ("an object that the point can't carry", restore_only().database(|database| database.uncarried.push("event nightly".to_owned()))),
         ("the point is gone", restore_only().with(|world| world.points.clear())),
         ("the point is not verified", restore_only().with(|world| world.points.values_mut().for_each(|point| point.verified = false))),
-        ("the point has another schema version", restore_only().with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(7)))),
+        (
+            "the point has another schema version",
+            restore_only().with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(7))),
+        ),
         ("no release since has a point", restore_only().entry(2, |entry| entry.backup_point = None)),
         ("the point of a release that was undone before is too old", {
             // 2 was undone and deployed again as 3: what is live was shaped by 3 alone.
-            Given::two_releases().entry(2, |entry| entry.state = ReleaseState::Undone).entry(2, |entry| entry.undone_at = Some(entry.started_at))
-                .release(3, content(2, &[1, 2]), ReleaseState::KnownGood).with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(1)))
-                .deployed(3).no_down(2).asks(content(1, &[1]))
+            Given::two_releases()
+                .entry(2, |entry| entry.state = ReleaseState::Undone)
+                .entry(2, |entry| entry.undone_at = Some(entry.started_at))
+                .release(3, content(2, &[1, 2]), ReleaseState::KnownGood)
+                .with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(1)))
+                .deployed(3)
+                .no_down(2)
+                .asks(content(1, &[1]))
         }),
-    ]), @r"
+    ];
+    assert_snapshot!(table(rows), @r"
     the database can't be seen
       Waiting DatabaseUnavailable
     the workloads can't be seen
@@ -120,23 +153,47 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
 
 #[test]
 fn a_failed_release_goes_back_by_itself_or_says_why_not() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("its checks failed", Given::failed_deploy(StepName::Verify)),
         ("its checks failed, and it can only be restored", Given::failed_deploy(StepName::Verify).no_down(3)),
         ("its migration stands half way", Given::failed_deploy(StepName::Migrate).half_way(3)),
         ("its migration failed cleanly", Given::failed_deploy(StepName::Migrate).applied(&[1, 2])),
-        ("no release before it is known good", Given::failed_deploy(StepName::Verify).entry(1, |entry| entry.state = ReleaseState::Superseded).entry(2, |entry| entry.state = ReleaseState::Superseded)),
-        ("no release before it is known good, and a fix is pushed", Given::failed_deploy(StepName::Verify).entry(1, |entry| entry.state = ReleaseState::Superseded).entry(2, |entry| entry.state = ReleaseState::Superseded).asks(content(4, &[1, 2, 3]))),
+        (
+            "no release before it is known good",
+            Given::failed_deploy(StepName::Verify)
+                .entry(1, |entry| entry.state = ReleaseState::Superseded)
+                .entry(2, |entry| entry.state = ReleaseState::Superseded),
+        ),
+        (
+            "no release before it is known good, and a fix is pushed",
+            Given::failed_deploy(StepName::Verify)
+                .entry(1, |entry| entry.state = ReleaseState::Superseded)
+                .entry(2, |entry| entry.state = ReleaseState::Superseded)
+                .asks(content(4, &[1, 2, 3])),
+        ),
         ("going back by itself is off", Given::failed_deploy(StepName::Verify).spec(|spec| spec.rollback.automatic = false)),
-        ("going back by itself is off, and the commit is reverted", Given::failed_deploy(StepName::Verify).spec(|spec| spec.rollback.automatic = false).asks(content(2, &[1, 2]))),
-        ("going back by itself is off, its migration failed half way, and the commit is reverted: what is deployed is not in sync", Given::failed_deploy(StepName::Migrate).half_way(3).spec(|spec| spec.rollback.automatic = false).asks(content(2, &[1, 2]))),
+        (
+            "going back by itself is off, and the commit is reverted",
+            Given::failed_deploy(StepName::Verify).spec(|spec| spec.rollback.automatic = false).asks(content(2, &[1, 2])),
+        ),
+        (
+            "going back by itself is off, its migration failed half way, and the commit is reverted: what is deployed is not in sync",
+            Given::failed_deploy(StepName::Migrate).half_way(3).spec(|spec| spec.rollback.automatic = false).asks(content(2, &[1, 2])),
+        ),
         ("there is no way back", Given::failed_deploy(StepName::Verify).no_down(3).with(|world| world.points.clear())),
-        ("there is no way back, and a fix is pushed", Given::failed_deploy(StepName::Verify).no_down(3).with(|world| world.points.clear()).asks(content(4, &[1, 2, 3]))),
+        (
+            "there is no way back, and a fix is pushed",
+            Given::failed_deploy(StepName::Verify).no_down(3).with(|world| world.points.clear()).asks(content(4, &[1, 2, 3])),
+        ),
         ("a fix is pushed before the way back was begun: back first", Given::failed_deploy(StepName::Verify).asks(content(4, &[1, 2, 3]))),
-        ("the database can't be seen", Given::failed_deploy(StepName::Verify).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
+        (
+            "the database can't be seen",
+            Given::failed_deploy(StepName::Verify).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
+        ),
         ("the source can't be seen", Given::failed_deploy(StepName::Verify).asks_unseen()),
         ("suspended", Given::failed_deploy(StepName::Verify).spec(|spec| spec.suspend = true)),
-    ]), @r"
+    ];
+    assert_snapshot!(table(rows), @r"
     its checks failed
       Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     its checks failed, and it can only be restored
@@ -189,20 +246,36 @@ fn failed_rollback(step: StepName) -> Given {
 
 #[test]
 fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("down scripts failed: restore", failed_rollback(StepName::RevertSchema).half_way(3)),
-        ("down scripts failed, and Restore is not allowed", failed_rollback(StepName::RevertSchema).half_way(3).spec(|spec| spec.rollback.database = vec![Method::RevertSchema])),
-        ("down scripts failed, and the database can't be seen", failed_rollback(StepName::RevertSchema).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
+        (
+            "down scripts failed, and Restore is not allowed",
+            failed_rollback(StepName::RevertSchema).half_way(3).spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
+        ),
+        (
+            "down scripts failed, and the database can't be seen",
+            failed_rollback(StepName::RevertSchema).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
+        ),
         ("the restore failed", failed_rollback(StepName::Restore)),
         ("its checks failed: a rollback is not rolled back", failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2])),
-        ("its checks failed, and somebody changed the spec", failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2]).with(|world| world.generation = 2)),
-        ("its checks failed, and a fix is pushed", failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2]).asks(content(4, &[1, 2]))),
-        ("it was superseded, and git came round to the failed release", failed_rollback(StepName::Restore).with(|world| {
-            if let Some(operation) = &mut world.status.operation {
-                operation.state = OperationState::Superseded;
-            }
-        })),
-    ]), @r"
+        (
+            "its checks failed, and somebody changed the spec",
+            failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2]).with(|world| world.generation = 2),
+        ),
+        (
+            "its checks failed, and a fix is pushed",
+            failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2]).asks(content(4, &[1, 2])),
+        ),
+        (
+            "it was superseded, and git came round to the failed release",
+            failed_rollback(StepName::Restore).with(|world| {
+                if let Some(operation) = &mut world.status.operation {
+                    operation.state = OperationState::Superseded;
+                }
+            }),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
     down scripts failed: restore
       Rollback 3 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     down scripts failed, and Restore is not allowed
@@ -224,15 +297,26 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
 
 #[test]
 fn rollback_to_rules_while_it_is_there() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("a known good release", Given::two_releases().pinned(1)),
         ("the one that is deployed", Given::two_releases().pinned(2)),
-        ("the one that is deployed, under the remains of a later one", Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::Superseded).applied(&[1, 2, 3]).pinned(2)),
+        (
+            "the one that is deployed, under the remains of a later one",
+            Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::Superseded).applied(&[1, 2, 3]).pinned(2),
+        ),
         ("an unknown one", Given::two_releases().pinned(9)),
         ("an undone one", Given::two_releases().entry(1, |entry| entry.state = ReleaseState::Undone).pinned(1)),
         ("the source can't be seen", Given::two_releases().asks_unseen().pinned(1)),
-        ("it was removed, and git asks for the undone release again", Given::two_releases().entry(2, |entry| entry.state = ReleaseState::Undone).entry(2, |entry| entry.undone_at = Some(entry.started_at)).deployed(1).applied(&[1])),
-    ]), @r"
+        (
+            "it was removed, and git asks for the undone release again",
+            Given::two_releases()
+                .entry(2, |entry| entry.state = ReleaseState::Undone)
+                .entry(2, |entry| entry.undone_at = Some(entry.started_at))
+                .deployed(1)
+                .applied(&[1]),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
     a known good release
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     the one that is deployed

@@ -20,10 +20,17 @@ fn quarantined() -> Given {
 
 #[test]
 fn what_runs_is_kept_as_it_should_be() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("in sync", Given::two_releases()),
-        ("another image by hand", Given::two_releases().workload(|workload| workload.containers.values_mut().for_each(|container| container.image = "other".to_owned()))),
-        ("a variable by hand", Given::two_releases().workload(|workload| workload.containers.values_mut().for_each(|container| container.env.clear()))),
+        (
+            "another image by hand",
+            Given::two_releases()
+                .workload(|workload| workload.containers.values_mut().for_each(|container| container.image = "other".to_owned())),
+        ),
+        (
+            "a variable by hand",
+            Given::two_releases().workload(|workload| workload.containers.values_mut().for_each(|container| container.env.clear())),
+        ),
         ("the container is gone", Given::two_releases().workload(|workload| workload.containers.clear())),
         ("the workloads can't be seen", Given::two_releases().with(|world| world.workloads = Seen::Unknown(unseen("TargetNotFound")))),
         ("what should run can't be told", Given::two_releases().with(|world| world.kept.clear())),
@@ -33,8 +40,12 @@ fn what_runs_is_kept_as_it_should_be() {
             let failed = operation(&given.0, Kind::Repair, 2, &[StepName::Deploy, StepName::Verify]).failed_at(StepName::Verify);
             given.running(failed).closed(OperationState::Failed)
         }),
-        ("a superseded release left its migration: taken back before anything is said", Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::Superseded).applied(&[1, 2, 3])),
-    ]), @r"
+        (
+            "a superseded release left its migration: taken back before anything is said",
+            Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::Superseded).applied(&[1, 2, 3]),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
     in sync
       Ready ReconciliationSucceeded
     another image by hand
@@ -58,9 +69,12 @@ fn what_runs_is_kept_as_it_should_be() {
 
 #[test]
 fn a_quarantined_release_is_not_tried_again() {
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("git asks for it", quarantined()),
-        ("git asks for it, and the workloads drifted", quarantined().workload(|workload| workload.containers.values_mut().for_each(|container| container.image = "other".to_owned()))),
+        (
+            "git asks for it, and the workloads drifted",
+            quarantined().workload(|workload| workload.containers.values_mut().for_each(|container| container.image = "other".to_owned())),
+        ),
         ("git asks for something else", quarantined().asks(content(4, &[1, 2]))),
         ("it was answered by a rollback", {
             let given = quarantined();
@@ -69,13 +83,20 @@ fn a_quarantined_release_is_not_tried_again() {
             given.running(rollback).closed(OperationState::Succeeded)
         }),
         ("a person asks for a reset", quarantined().with(|world| world.reset_at = Some("now".to_owned()))),
-        ("the reset was handled", quarantined().with(|world| {
-            world.reset_at = Some("now".to_owned());
-            world.status.last_handled_reset_at = world.reset_at.clone();
-        })),
+        (
+            "the reset was handled",
+            quarantined().with(|world| {
+                world.reset_at = Some("now".to_owned());
+                world.status.last_handled_reset_at = world.reset_at.clone();
+            }),
+        ),
         ("suspended", quarantined().spec(|spec| spec.suspend = true)),
-        ("suspended, and a person asks for a reset", quarantined().spec(|spec| spec.suspend = true).with(|world| world.reset_at = Some("now".to_owned()))),
-    ]), @r"
+        (
+            "suspended, and a person asks for a reset",
+            quarantined().spec(|spec| spec.suspend = true).with(|world| world.reset_at = Some("now".to_owned())),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
     git asks for it
       Resting Quarantined
     git asks for it, and the workloads drifted

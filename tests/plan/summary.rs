@@ -46,7 +46,7 @@ fn ready_is_always_there_and_reconciling_and_stalled_only_while_true() {
             steps.filter(|entry| entry.name == step).for_each(|entry| entry.retry_at = Some(at(2000)));
         })
     };
-    assert_snapshot!(conditions(vec![
+    let rows = vec![
         ("in sync", Given::two_releases()),
         ("pinned", Given::two_releases().pinned(2)),
         ("suspended", Given::two_releases().spec(|spec| spec.suspend = true)),
@@ -58,7 +58,8 @@ fn ready_is_always_there_and_reconciling_and_stalled_only_while_true() {
         ("baking", deploying(StepName::Bake, StepState::Started)),
         ("a failed release that does not go back", Given::failed_deploy(StepName::Verify).spec(|spec| spec.rollback.automatic = false)),
         ("quarantined", Given::two_releases().asks(content(3, &[1, 2])).quarantined(&content(3, &[1, 2]), 3)),
-    ]), @r"
+    ];
+    assert_snapshot!(conditions(rows), @r"
     in sync (Deployed)
       Ready=True/ReconciliationSucceeded Verified=True/KnownGood
     pinned (Pinned)

@@ -67,7 +67,7 @@ fn an_operation_goes_on_with_its_next_step() {
             steps.filter(|step| step.name == StepName::Migrate).for_each(|step| step.retry_at = Some(at(second)));
         })
     };
-    assert_snapshot!(table(vec![
+    let rows = vec![
         ("a step is pending", deploying(StepName::BackUp, StepState::Pending)),
         ("a step was begun and not finished", deploying(StepName::BackUp, StepState::Started)),
         ("every step is done", deploying(StepName::Bake, StepState::Done)),
@@ -77,11 +77,21 @@ fn an_operation_goes_on_with_its_next_step() {
         ("the source can't be seen", deploying(StepName::Deploy, StepState::Pending).asks_unseen()),
         ("suspended: what runs is finished", deploying(StepName::Deploy, StepState::Pending).spec(|spec| spec.suspend = true)),
         ("a pin to a known good release", deploying(StepName::Deploy, StepState::Started).pinned(1)),
-        ("a pin to what can't be gone back to, after something changed", deploying(StepName::Deploy, StepState::Started).entry(1, |entry| entry.state = ReleaseState::Undone).pinned(1)),
+        (
+            "a pin to what can't be gone back to, after something changed",
+            deploying(StepName::Deploy, StepState::Started).entry(1, |entry| entry.state = ReleaseState::Undone).pinned(1),
+        ),
         ("a pin to an unknown release", deploying(StepName::Keep, StepState::Pending).pinned(9)),
-        ("git goes to a quarantined release before anything changed", deploying(StepName::BackUp, StepState::Started).asks(content(4, &[])).quarantined(&content(4, &[]), 9)),
-        ("git goes to a quarantined release after something changed", deploying(StepName::Bake, StepState::Started).asks(content(4, &[])).quarantined(&content(4, &[]), 9)),
-    ]), @r"
+        (
+            "git goes to a quarantined release before anything changed",
+            deploying(StepName::BackUp, StepState::Started).asks(content(4, &[])).quarantined(&content(4, &[]), 9),
+        ),
+        (
+            "git goes to a quarantined release after something changed",
+            deploying(StepName::Bake, StepState::Started).asks(content(4, &[])).quarantined(&content(4, &[]), 9),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
     a step is pending
       Run 2
     a step was begun and not finished

@@ -2,6 +2,7 @@
 
 pub mod bed;
 pub mod clients;
+pub mod crashing;
 pub mod operator;
 pub mod place;
 pub mod repository;

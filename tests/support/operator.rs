@@ -9,15 +9,37 @@ use kube::{
     runtime::wait::{await_condition, conditions::is_deployment_completed},
 };
 use serde_json::json;
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{
+    sync::{OnceCell, RwLock, RwLockWriteGuard},
+    time::timeout,
+};
 
 use super::bed::{client, variable};
+
+/// Tests that the installed operator works for share it; one that runs an operator of its own takes it for itself.
+pub static GATE: RwLock<()> = RwLock::const_new(());
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
 /// Installs it once for all tests of this process; does nothing where it runs already.
 pub async fn install() {
     INSTALLED.get_or_init(apply).await;
+}
+
+/// Keeps the installed operator away while the guard is held. Call [`bring_back`] before dropping it.
+pub async fn keep_away() -> RwLockWriteGuard<'static, ()> {
+    let guard = GATE.write().await;
+    install().await;
+    kubectl(&["-n", "backout-system", "scale", "deployment/backout", "--replicas=0"]);
+    kubectl(&["-n", "backout-system", "wait", "pod", "--all", "--for=delete", "--timeout=60s"]);
+    guard
+}
+
+/// Undoes [`keep_away`].
+pub fn bring_back(guard: RwLockWriteGuard<'static, ()>) {
+    kubectl(&["-n", "backout-system", "scale", "deployment/backout", "--replicas=1"]);
+    kubectl(&["-n", "backout-system", "rollout", "status", "deployment/backout", "--timeout=60s"]);
+    drop(guard);
 }
 
 async fn apply() {

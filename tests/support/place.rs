@@ -18,11 +18,11 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{sync::RwLockReadGuard, time::timeout};
 
 use super::{
     bed::{client, execute, variable},
-    operator::kubectl,
+    operator::{self, kubectl},
     repository::Repository,
 };
 
@@ -31,6 +31,8 @@ pub const NAME: &str = "liqui-api";
 const PASSWORD: &str = "only-for-this-bed";
 
 pub struct Place {
+    /// Held while the place is in use: the installed operator works for it. `None`: the test runs an operator of its own.
+    _installed: Option<RwLockReadGuard<'static, ()>>,
     pub client: Client,
     pub namespace: String,
     pub database: String,
@@ -40,6 +42,17 @@ pub struct Place {
 impl Place {
     /// Makes the place; `name` is short, lower-case and the test's own. What an earlier run left under it is removed first.
     pub async fn new(name: &str) -> Self {
+        let installed = operator::GATE.read().await;
+        operator::install().await;
+        Self::make(name, Some(installed)).await
+    }
+
+    /// The same without the installed operator, which the caller keeps away.
+    pub async fn alone(name: &str) -> Self {
+        Self::make(name, None).await
+    }
+
+    async fn make(name: &str, installed: Option<RwLockReadGuard<'static, ()>>) -> Self {
         let client = client().await;
         let (namespace, database) = (name.to_owned(), name.replace('-', "_"));
         kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--wait"]);
@@ -50,7 +63,7 @@ impl Place {
             database.replace('_', "\\_")
         ))
         .await;
-        let place = Self { client, namespace, database, repository: Repository::new(name) };
+        let place = Self { _installed: installed, client, namespace, database, repository: Repository::new(name) };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}});
         let namespaces: Api<Namespace> = Api::all(place.client.clone());
         namespaces.patch(&place.namespace, &PatchParams::apply("test"), &Patch::Apply(&object)).await.expect("a namespace can be made");
