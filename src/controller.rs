@@ -231,6 +231,11 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
         world.database = Some(context.eyes.database(&release).await);
         decision = plan::decide(&world);
     }
+    if let Decision::Begin(_) = decision {
+        // A watch cache may still show the replicas of a fence that is down: those would be written into the plan.
+        world.workloads = context.eyes.workloads(&context.client, &release).await;
+        decision = plan::decide(&world);
+    }
     let revision = match &world.desired {
         Seen::Known(desired) => Some(desired.revision.clone()),
         Seen::Unknown(_) => None,

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("execute", &["access", "api", "cache", "cluster", "error", "mysql", "plan::input", "plan::journal::Outcome", "record", "target"]),
     ("mysql", &["error", "secret"]),
-    ("observe", &["access", "api", "mysql", "plan::input", "secret"]),
+    ("observe", &["access", "api", "cluster", "mysql", "plan::input", "secret"]),
     ("plan", &["api"]),
     ("record", &["api", "cluster", "error", "plan::Verdict", "plan::journal", "plan::summary", "telemetry"]),
     ("secret", &[]),

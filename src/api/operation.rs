@@ -146,6 +146,23 @@ impl StepName {
         }
     }
 
+    /// Whether the step only prepares: nothing that runs or is live has been touched when it gives up.
+    pub const fn only_prepares(self) -> bool {
+        match self {
+            Self::Keep | Self::Preflight | Self::BackUp => true,
+            Self::Migrate
+            | Self::Deploy
+            | Self::FlushCache
+            | Self::Verify
+            | Self::Bake
+            | Self::Stage
+            | Self::Fence
+            | Self::RevertSchema
+            | Self::Restore
+            | Self::Unfence => false,
+        }
+    }
+
     /// Whether the step changes the database: such a step is never cancelled once begun.
     pub const fn changes_database(self) -> bool {
         match self {

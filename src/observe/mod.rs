@@ -12,13 +12,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use kube::{ResourceExt, runtime::reflector::Store};
+use kube::{Client, ResourceExt, runtime::reflector::Store};
 
 use crate::{
     access::{self, Access},
     api::{BackupPoint, Kept, Release, names, release::GitSource},
     mysql,
-    plan::input::{AppliedSeen, DatabaseSeen, Desired, Outlook, PointSeen, Seen, Unseen, World},
+    plan::input::{AppliedSeen, DatabaseSeen, Desired, Outlook, PointSeen, Seen, Unseen, WorkloadSeen, World},
 };
 pub use git::Error as GitError;
 use git::{Freshness, Mirrors};
@@ -65,6 +65,11 @@ impl Eyes {
             points: self.points(&namespace, &name),
             name,
         }
+    }
+
+    /// Sees the workloads in the API server instead of the watch cache.
+    pub async fn workloads(&self, client: &Client, release: &Release) -> Seen<Vec<WorkloadSeen>> {
+        workload::afresh(client, &release.namespace().unwrap_or_default(), &release.spec).await
     }
 
     /// Sees the database; only useful where the spec names one.

@@ -1,26 +1,56 @@
-//! The workloads as they stand in the watch cache.
+//! The workloads: what they run, where their variables come from, how many replicas they have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Container, EnvVar},
 };
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{
+    Api, Client,
+    runtime::reflector::{ObjectRef, Store},
+};
 
 use crate::{
     api::release::ReleaseSpec,
+    cluster::within,
     plan::input::{ContainerSeen, EnvSource, Outlook, Seen, Unseen, WorkloadSeen},
 };
 
-/// Looks at each workload of the spec once, however many of its containers are targets.
+/// Looks at the workloads of the spec in the watch cache.
 pub fn observe(store: &Store<Deployment>, namespace: &str, spec: &ReleaseSpec) -> Seen<Vec<WorkloadSeen>> {
+    let there = names(spec).filter_map(|name| Some((name, store.get(&ObjectRef::new(name).within(namespace))?.as_ref().clone())));
+    judge(&there.collect(), spec)
+}
+
+/// Looks at them in the API server: what an operation is planned on must not be older than what was done last.
+pub async fn afresh(client: &Client, namespace: &str, spec: &ReleaseSpec) -> Seen<Vec<WorkloadSeen>> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let mut there = BTreeMap::new();
+    for name in names(spec) {
+        match within(format!("reading Deployment {name}"), api.get_opt(name)).await {
+            Ok(Some(deployment)) => drop(there.insert(name, deployment)),
+            Ok(None) => {}
+            Err(error) => {
+                return Seen::Unknown(Unseen { reason: "ApiServerUnavailable", message: error.to_string(), outlook: Outlook::Passing });
+            }
+        }
+    }
+    judge(&there, spec)
+}
+
+fn names(spec: &ReleaseSpec) -> impl Iterator<Item = &str> {
+    let names: BTreeSet<&str> = spec.target.kubernetes.workloads.iter().map(|target| target.name.as_str()).collect();
+    names.into_iter()
+}
+
+fn judge(there: &BTreeMap<&str, Deployment>, spec: &ReleaseSpec) -> Seen<Vec<WorkloadSeen>> {
     let mut seen: Vec<WorkloadSeen> = Vec::new();
     for target in &spec.target.kubernetes.workloads {
-        let Some(deployment) = store.get(&ObjectRef::new(&target.name).within(namespace)) else {
+        let Some(deployment) = there.get(target.name.as_str()) else {
             return unseen(format!("Deployment {} does not exist: create it or correct spec.target.kubernetes.workloads", target.name));
         };
-        let workload = workload(&target.name, &deployment);
+        let workload = workload(&target.name, deployment);
         if !workload.containers.contains_key(&target.container) {
             let there: Vec<&str> = workload.containers.keys().map(String::as_str).collect();
             return unseen(format!("Deployment {} has no container {}: it has {}", target.name, target.container, there.join(", ")));

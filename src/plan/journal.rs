@@ -285,11 +285,17 @@ pub fn closed(mut status: ReleaseStatus, end: OperationState, now: Timestamp) ->
     Some(status)
 }
 
-/// The status with failures and quarantine forgotten, because a person asked for it.
+/// The status with failures and quarantine forgotten, because a person asked for it. Where a rollback failed, it is the
+/// rollback that is tried again: the release that it answers stays in quarantine.
 pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
-    status.quarantine.clear();
-    if let Some(operation) = status.operation.as_mut().filter(|operation| operation.state == OperationState::Failed) {
+    let failed = status.operation.as_mut().filter(|operation| operation.state == OperationState::Failed);
+    let mut answers_failure = false;
+    if let Some(operation) = failed {
         operation.state = OperationState::Superseded;
+        answers_failure = operation.kind == Kind::Rollback && operation.remediates.is_some();
+    }
+    if !answers_failure {
+        status.quarantine.clear();
     }
     status.last_handled_reset_at = Some(token);
     status

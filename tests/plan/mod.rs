@@ -3,6 +3,7 @@
 mod deploying;
 mod going_back;
 mod journal;
+mod resetting;
 mod resting;
 mod summary;
 mod superseding;
