@@ -1,16 +1,23 @@
-//! The engine's own two tables in the live schema. They are backed up, loaded and swapped with all others, so that what they say always
+//! The engine's own tables in the live schema. They are backed up, loaded and swapped with all others, so that what they say always
 //! belongs to the data beside them: after a cut-over, the applied migrations are those of the backup point, and the marker says which.
+//! The third one is the [owner's](super::owner).
 
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Session;
 use super::error::Result;
 use super::ident::{literal, qualified};
+use super::owner::OWNER;
 
 /// One row for each migration that is applied or under way.
 pub const MIGRATIONS: &str = "_backout_migrations";
 /// One row: what was swapped in last.
 pub const MARKER: &str = "_backout";
+
+/// Whether a table is the engine's own: not part of what users would lose, and no part of their schema.
+pub(super) fn is_own(table: &str) -> bool {
+    matches!(table, MIGRATIONS | MARKER | OWNER)
+}
 
 /// Which backup point, by which operation, for which release. Written into the shadow before the cut-over, so whether the cut-over
 /// happened is a fact of the live database.
@@ -74,7 +81,7 @@ impl State {
 }
 
 /// The definitions, the same on every server: what they contain is part of backups and must load anywhere.
-const OPTIONS: &str = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin";
+pub(super) const OPTIONS: &str = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin";
 
 pub(super) async fn create_migrations(session: &mut Session, schema: &str) -> Result<()> {
     let sql = format!(

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::bookkeeping::{MARKER, MIGRATIONS};
+use super::bookkeeping::is_own;
 use super::endpoint::Session;
 use super::error::Result;
 use super::ident::{literal, qualified};
@@ -41,7 +41,7 @@ pub(super) async fn fingerprint(session: &mut Session, schema: &str) -> Result<S
     for row in session.rows("list the tables", &sql).await? {
         names.push(row.string(0)?);
     }
-    names.retain(|name| name != MIGRATIONS && name != MARKER);
+    names.retain(|name| !is_own(name));
     names.sort();
     let mut hash = Sha256::new();
     for name in names {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::Class;
 
 use super::inspect::Unsupported;
+use super::owner::Owner;
 use super::swap::Blocker;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -27,6 +28,11 @@ pub enum Error {
     MissingGrants { user: String, grants: Vec<String> },
     #[error("database {database} has objects that a backup can't carry yet: {}", list(objects))]
     Unsupported { database: String, objects: Vec<Unsupported> },
+    #[error(
+        "database {database} belongs to Release {}/{} (uid {}), and two Releases can't migrate one schema: give this one a database of its own, or end the other one first",
+        owner.namespace, owner.name, owner.uid
+    )]
+    Owned { database: String, owner: Owner },
     #[error("another operation holds the lock of database {database}; it is tried again")]
     Busy { database: String },
     #[error("{doing}: the server refused with error {code}: {message}")]
@@ -101,6 +107,7 @@ impl Error {
             | Self::UnknownDatabase { .. }
             | Self::MissingGrants { .. }
             | Self::Unsupported { .. }
+            | Self::Owned { .. }
             | Self::Refused { .. }
             | Self::Unreadable { .. }
             | Self::NoBackup { .. }
@@ -122,6 +129,7 @@ impl Error {
             Self::UnknownDatabase { .. } => "unknown_database",
             Self::MissingGrants { .. } => "missing_grants",
             Self::Unsupported { .. } => "unsupported_objects",
+            Self::Owned { .. } => "owned_by_another",
             Self::Busy { .. } => "busy",
             Self::Refused { .. } => "statement_refused",
             Self::Lost { .. } => "connection_lost",

@@ -10,6 +10,7 @@ use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::grants;
 use super::ident::literal;
+use super::owner::{self, Owner};
 use super::rows::Encoding;
 
 /// A look at the live schema.
@@ -19,12 +20,14 @@ pub struct Inventory {
     pub server_version: String,
     /// The longest statement and value the server takes, in bytes.
     pub max_allowed_packet: u64,
-    /// Base tables by name, the engine's own two included.
+    /// Base tables by name, the engine's own included.
     pub tables: Vec<Table>,
     /// The recorded migrations by version.
     pub migrations: Vec<Applied>,
     /// Which backup point was swapped in last, if ever.
     pub marker: Option<Marker>,
+    /// The Release that migrates this schema; `None` if none did, or only an engine that recorded no owners.
+    pub owner: Option<Owner>,
     /// The shadow and aside schemas of this database, by name.
     pub beside: Vec<Beside>,
     /// What a backup can't carry yet. While this is not empty, [`super::capture()`] and [`super::swap()`] refuse.
@@ -153,6 +156,7 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
         tables: listing.tables,
         migrations,
         marker,
+        owner: owner::recorded(session, database.name()).await?,
         beside: beside::all(session, database.name()).await?,
         unsupported,
         missing_grants: grants::missing(session, database.name()).await?,

@@ -2,7 +2,7 @@
 //! Reads only, both schemas in one snapshot.
 
 use super::beside;
-use super::bookkeeping::{MARKER, MIGRATIONS};
+use super::bookkeeping::is_own;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{qualified, quote};
@@ -44,11 +44,10 @@ pub async fn loss(database: &Database, shadow: &str) -> Result<Vec<TableLoss>> {
     }
     session.run("begin the snapshot", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
     session.run("begin the snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-    let is_own = |table: &Table| table.name == MARKER || table.name == MIGRATIONS;
     let mut live = beside::tables(&mut session, database.name()).await?;
-    live.retain(|table| !is_own(table));
+    live.retain(|table| !is_own(&table.name));
     let mut replacement = beside::tables(&mut session, shadow).await?;
-    replacement.retain(|table| !is_own(table));
+    replacement.retain(|table| !is_own(&table.name));
 
     let mut losses = Vec::new();
     for table in &live {

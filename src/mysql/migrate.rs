@@ -14,6 +14,7 @@ use super::definition::fingerprint;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result, SchemaState};
 use super::ident::{literal, quote};
+use super::owner::{self, Owner};
 use super::script::{self, Effect, Refusal, Statement};
 
 /// A schema change as the release names it.
@@ -42,18 +43,26 @@ const SESSION: &str = "SET sql_mode='STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_Z
 /// The server's "unknown table", from the second run of a `DROP TABLE a, b`.
 const UNKNOWN_TABLE: u16 = 1051;
 
-/// Applies one migration and records it. Call it again after any failure that is transient: it continues where it was.
+/// Applies one migration for a release of `owner` and records it; the first one makes `owner` the schema's owner. Call it again after any failure that is transient: it continues where it was.
 ///
 /// # Errors
-/// [`Error::MigrationRefused`] before anything runs; [`Error::MigrationChanged`]; [`Error::Migration`] says which statement failed and
+/// [`Error::Owned`] and [`Error::MigrationRefused`] before anything runs; [`Error::MigrationChanged`]; [`Error::Migration`] says which statement failed and
 /// what state the schema is in.
-pub async fn apply(database: &Database, migration: &Migration, release: u64) -> Result<Outcome> {
+pub async fn apply(database: &Database, migration: &Migration, release: u64, owner: &Owner) -> Result<Outcome> {
     let Migration { version, name, sql, checksum } = migration;
     let statements = statements(*version, name, sql)?;
     let mut session = begin(database).await?;
+    let recorded = owner::check(&mut session, database, owner).await?;
     let row = match find(&mut session, database, *version).await? {
         Some(row) => row,
         None => {
+            if recorded.is_none() {
+                owner::create(&mut session, database.name()).await?;
+            }
+            session.run("record the migration", "START TRANSACTION").await?;
+            if recorded.is_none() {
+                owner::write(&mut session, database.name(), owner).await?;
+            }
             let sql = format!(
                 "INSERT INTO {} (version, name, checksum, state, `release`) VALUES ({version}, {}, {}, {}, {release})",
                 quote(MIGRATIONS),
@@ -62,6 +71,7 @@ pub async fn apply(database: &Database, migration: &Migration, release: u64) -> 
                 literal(State::Applying.word())
             );
             session.run("record the migration", &sql).await?;
+            session.run("record the migration", "COMMIT").await?;
             Applied {
                 version: *version,
                 name: name.clone(),
@@ -99,8 +109,9 @@ pub async fn apply(database: &Database, migration: &Migration, release: u64) -> 
 ///
 /// # Errors
 /// As [`apply`].
-pub async fn revert(database: &Database, version: u64, down_sql: &str) -> Result<Outcome> {
+pub async fn revert(database: &Database, version: u64, down_sql: &str, owner: &Owner) -> Result<Outcome> {
     let mut session = begin(database).await?;
+    owner::check(&mut session, database, owner).await?;
     let Some(mut row) = find(&mut session, database, version).await? else {
         session.close().await;
         return Ok(Outcome::AlreadyDone);

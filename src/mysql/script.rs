@@ -32,7 +32,18 @@ pub(super) struct Refusal(pub String);
 
 /// The statements of a script in order; empty ones are left out.
 pub(super) fn split(script: &str) -> Result<Vec<Statement>, Refusal> {
-    let mut statements = Vec::new();
+    cut(script)?.into_iter().map(|Piece { text, effect }| Ok(Statement { text, effect: effect? })).collect()
+}
+
+/// A statement that may be one that can't be run.
+pub(super) struct Piece {
+    pub text: String,
+    pub effect: Result<Effect, Refusal>,
+}
+
+/// The same without judging the statements: refused only where it can't be told where one ends.
+pub(super) fn cut(script: &str) -> Result<Vec<Piece>, Refusal> {
+    let mut pieces = Vec::new();
     let mut start = 0;
     let mut words = Words::default();
     let bytes = script.as_bytes();
@@ -65,7 +76,7 @@ pub(super) fn split(script: &str) -> Result<Vec<Statement>, Refusal> {
                 at += end.ok_or_else(|| refusal(script, at, "a comment is never closed"))? + 4;
             }
             b';' => {
-                finish(script, start, at, &mut words, &mut statements)?;
+                finish(script, start, at, &mut words, &mut pieces);
                 at += 1;
                 start = at;
             }
@@ -90,8 +101,8 @@ pub(super) fn split(script: &str) -> Result<Vec<Statement>, Refusal> {
             _ => at += 1,
         }
     }
-    finish(script, start, bytes.len(), &mut words, &mut statements)?;
-    Ok(statements)
+    finish(script, start, bytes.len(), &mut words, &mut pieces);
+    Ok(pieces)
 }
 
 /// The words of the statement at hand, quoted ones as `?`, and commas.
@@ -108,15 +119,14 @@ impl Words {
     }
 }
 
-fn finish(script: &str, start: usize, end: usize, words: &mut Words, statements: &mut Vec<Statement>) -> Result<(), Refusal> {
+fn finish(script: &str, start: usize, end: usize, words: &mut Words, pieces: &mut Vec<Piece>) {
     let words = std::mem::take(words);
     // Comments only.
     if words.list.is_empty() {
-        return Ok(());
+        return;
     }
-    let effect = effect(&words.list).map_err(|reason| refusal(script, start, &reason))?;
-    statements.push(Statement { text: script.get(start..end).unwrap_or_default().trim().to_owned(), effect });
-    Ok(())
+    let effect = effect(&words.list).map_err(|reason| refusal(script, start, &reason));
+    pieces.push(Piece { text: script.get(start..end).unwrap_or_default().trim().to_owned(), effect });
 }
 
 fn effect(words: &[String]) -> Result<Effect, String> {
@@ -144,8 +154,11 @@ fn effect(words: &[String]) -> Result<Effect, String> {
             }
         }
         "RENAME" | "TRUNCATE" | "OPTIMIZE" | "ANALYZE" | "CHECK" | "REPAIR" => Effect::Definition,
-        "SET" if has("AUTOCOMMIT") => return Err(transactions("SET autocommit")),
-        "SET" if has("GLOBAL") => return Err("SET GLOBAL changes the whole server".to_owned()),
+        "SET" if has("AUTOCOMMIT") || has("@@AUTOCOMMIT") => return Err(transactions("SET autocommit")),
+        "SET" if has("GLOBAL") || has("@@GLOBAL") => return Err("SET GLOBAL changes the whole server".to_owned()),
+        "SET" if matches!(word(1), "STATEMENT" | "PASSWORD" | "ROLE" | "DEFAULT") => {
+            return Err(format!("SET {} does more than to set a variable of the session; leave it out", word(1)));
+        }
         "SET" => Effect::Session,
         "START" | "BEGIN" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" | "XA" | "LOCK" | "UNLOCK" => {
             return Err(transactions(word(0)));
@@ -244,6 +257,10 @@ mod tests {
             ("DELIMITER //\nCREATE TRIGGER", "line 1: DELIMITER"),
             ("SELECT 1;\n\nBEGIN;", "line 3: BEGIN can't be used"),
             ("SET autocommit = 0", "SET autocommit can't be used"),
+            ("SET @@session.autocommit = 0", "SET autocommit can't be used"),
+            ("SET @@autocommit = 0", "SET autocommit can't be used"),
+            ("SET @@global.max_connections = 1", "SET GLOBAL changes the whole server"),
+            ("SET STATEMENT max_statement_time = 1 FOR DELETE FROM a", "SET STATEMENT does more"),
             ("CREATE DEFINER=x@y TRIGGER t BEFORE INSERT ON a FOR EACH ROW SET @a = 1", "makes or changes a trigger"),
             ("CREATE OR REPLACE VIEW v AS SELECT 1", "makes or changes a view"),
             ("DROP VIEW v", "drops a view"),

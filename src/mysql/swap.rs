@@ -3,6 +3,10 @@
 //! Idempotent by the marker that travels with the swapped set: if the live schema names the same operation, it is done. The rename itself is
 //! atomic on the server, crash included, so there is no state in between. It never waits for a lock while it holds others, which would
 //! stop every query on the tables it has already: it gives up at once and tries again.
+//!
+//! Undoing a cut-over is a cut-over whose source is the aside that the first one made: what was live before is live again, with its own
+//! migrations, what came since goes into a new aside, and the emptied one is dropped. The marker and the owner are written into the source
+//! before the rename, so they name the operation at work and its Release whatever the source held.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,6 +18,7 @@ use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, qualified, quote};
 use super::inspect::{self, Table};
+use super::owner::{self, Owner};
 
 /// Between two attempts. Each blocks new queries for about a millisecond.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
@@ -34,6 +39,8 @@ pub struct Swap {
     pub aside: String,
     /// What the live schema will say of itself. `point` is the shadow's backup point; for an aside its own name.
     pub marker: Marker,
+    /// The Release that wants it: the owner of what becomes live.
+    pub owner: Owner,
     /// How long to keep trying while a transaction is open on one of the tables.
     pub deadline: Duration,
 }
@@ -83,6 +90,7 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
     let swapped = if inventory.marker.as_ref().is_some_and(|live| live.operation == swap.marker.operation) {
         Swapped { tables: 0, attempts: 0, took: Duration::ZERO }
     } else {
+        owner::check(&mut session, database, &swap.owner).await?;
         let replacement = prepare(&mut session, database, swap, &inventory.tables).await?;
         rename(&mut session, database, swap, &inventory.tables, &replacement).await?
     };
@@ -103,6 +111,12 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
         }
         None => return refuse(&swap.shadow, "it is not there: load it first".to_owned()),
     }
+    // They could not move with the tables, and what is left over keeps the emptied schema from being dropped.
+    let mut unsupported = inspect::list(session, &swap.shadow).await?.unsupported;
+    unsupported.extend(inspect::objects(session, &swap.shadow).await?);
+    if !unsupported.is_empty() {
+        return Err(Error::Unsupported { database: swap.shadow.clone(), objects: unsupported });
+    }
     if !inspect::list(session, &swap.aside).await?.tables.is_empty() {
         return refuse(&swap.aside, "it holds tables: choose another name".to_owned());
     }
@@ -110,6 +124,8 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
     session.run("create the aside schema", &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&swap.aside))).await?;
     bookkeeping::create_marker(session, &swap.shadow).await?;
     bookkeeping::write_marker(session, &swap.shadow, &swap.marker).await?;
+    owner::create(session, &swap.shadow).await?;
+    owner::write(session, &swap.shadow, &swap.owner).await?;
     let replacement = beside::tables(session, &swap.shadow).await?;
     raise_counters(session, database.name(), live, &swap.shadow, &replacement, Headroom::Leave).await?;
     Ok(replacement)

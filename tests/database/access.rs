@@ -5,7 +5,7 @@ use backout::mysql::{Database, Endpoint, Error, Migration, Tls, apply, capture, 
 use backout::secret::Sensitive;
 use object_store::path::Path;
 
-use super::{Bed, run, what};
+use super::{Bed, owner, run, what};
 
 #[tokio::test]
 async fn a_wrong_password_says_so_without_the_password() {
@@ -82,8 +82,8 @@ async fn the_grants_it_asks_for_are_enough_for_everything() {
 
     let migration =
         Migration { version: 1, name: "one".into(), sql: "ALTER TABLE p ADD v INT; UPDATE p SET v = 1".into(), checksum: "x".into() };
-    apply(&database, &migration, 1).await.expect("it is allowed");
-    revert(&database, 1, "ALTER TABLE p DROP v").await.expect("it is allowed");
+    apply(&database, &migration, 1, &owner()).await.expect("it is allowed");
+    revert(&database, 1, "ALTER TABLE p DROP v", &owner()).await.expect("it is allowed");
     capture(&database, &bed.store, &Path::from("p1"), &what("p1")).await.expect("it is allowed");
     load(&database, &bed.store, &Path::from("p1"), &bed.beside("shadow")).await.expect("it is allowed");
     loss(&database, &bed.beside("shadow")).await.expect("it is allowed");

@@ -3,7 +3,7 @@
 use backout::error::Class;
 use backout::mysql::{Applied, Error, Migration, Outcome, SchemaState, State, apply, inspect, revert};
 
-use super::{Bed, ask, run, until};
+use super::{Bed, ask, owner, run, until};
 
 const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v INT); INSERT INTO t (v) SELECT seq FROM seq_1_to_1000";
 
@@ -16,7 +16,7 @@ async fn recorded(bed: &Bed) -> Vec<Applied> {
 }
 
 async fn expect_failure(bed: &Bed, migration: &Migration) -> (usize, usize, SchemaState, Class) {
-    let result = apply(&bed.database(), migration, 3).await;
+    let result = apply(&bed.database(), migration, 3, &owner()).await;
     let Err(error) = result else { panic!("{result:?}") };
     let Error::Migration { statement, of, state, class, .. } = error else { panic!("{error}") };
     (statement, of, state, class)
@@ -29,8 +29,8 @@ async fn a_migration_is_applied_once_and_taken_back_once() {
         1,
         "SET @twice = 2;\nALTER TABLE t ADD COLUMN w INT; -- one; two\nUPDATE t SET w = v * @twice;\nCREATE TABLE u (id INT PRIMARY KEY);\nINSERT INTO u VALUES (1), (2);",
     );
-    assert_eq!(apply(&bed.database(), &up, 3).await.expect("it applies"), Outcome::Done);
-    assert_eq!(apply(&bed.database(), &up, 3).await.expect("it is applied"), Outcome::AlreadyDone);
+    assert_eq!(apply(&bed.database(), &up, 3, &owner()).await.expect("it applies"), Outcome::Done);
+    assert_eq!(apply(&bed.database(), &up, 3, &owner()).await.expect("it is applied"), Outcome::AlreadyDone);
     let mut root = bed.root().await;
     assert_eq!(ask(&mut root, "SELECT SUM(w) = 2 * SUM(v) FROM t").await, "1");
     let rows = recorded(&bed).await;
@@ -41,8 +41,8 @@ async fn a_migration_is_applied_once_and_taken_back_once() {
     assert_eq!(bed.capture("p1").await.schema_version, Some(1));
 
     let down = "DROP TABLE u; ALTER TABLE t DROP COLUMN w";
-    assert_eq!(revert(&bed.database(), 1, down).await.expect("it is taken back"), Outcome::Done);
-    assert_eq!(revert(&bed.database(), 1, down).await.expect("it is gone"), Outcome::AlreadyDone);
+    assert_eq!(revert(&bed.database(), 1, down, &owner()).await.expect("it is taken back"), Outcome::Done);
+    assert_eq!(revert(&bed.database(), 1, down, &owner()).await.expect("it is gone"), Outcome::AlreadyDone);
     assert_eq!(recorded(&bed).await, []);
     assert_eq!(
         ask(&mut root, "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 't'").await,
@@ -53,8 +53,8 @@ async fn a_migration_is_applied_once_and_taken_back_once() {
 #[tokio::test]
 async fn an_applied_migration_must_not_change() {
     let bed = Bed::new(TABLE).await;
-    apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT"), 3).await.expect("it applies");
-    let result = apply(&bed.database(), &migration(1, "ALTER TABLE t ADD x INT"), 4).await;
+    apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT"), 3, &owner()).await.expect("it applies");
+    let result = apply(&bed.database(), &migration(1, "ALTER TABLE t ADD x INT"), 4, &owner()).await;
     let Err(error) = result else { panic!("{result:?}") };
     assert_eq!((error.label(), error.class()), ("migration_changed", Class::Permanent));
     assert!(error.to_string().starts_with("migration 1 m1 is recorded with another content"), "{error}");
@@ -63,7 +63,7 @@ async fn an_applied_migration_must_not_change() {
 #[tokio::test]
 async fn what_cannot_be_exact_is_refused_before_anything_runs() {
     let bed = Bed::new(TABLE).await;
-    let result = apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT;\nDELIMITER //\nCREATE TRIGGER x//"), 3).await;
+    let result = apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT;\nDELIMITER //\nCREATE TRIGGER x//"), 3, &owner()).await;
     let Err(error) = result else { panic!("{result:?}") };
     assert_eq!(error.label(), "migration_refused");
     assert!(error.to_string().contains("line 2: DELIMITER"), "{error}");
@@ -80,7 +80,7 @@ async fn a_failure_of_the_first_statement_leaves_nothing_behind() {
         "INSERT INTO t (v) VALUES ('not a number')",
     ] {
         let broken = migration(1, sql);
-        let result = apply(&bed.database(), &broken, 3).await;
+        let result = apply(&bed.database(), &broken, 3, &owner()).await;
         match result {
             Err(Error::Migration { state, class, .. }) => assert_eq!((state, class), (SchemaState::Untouched, Class::Permanent), "{sql}"),
             Err(Error::MigrationRefused { .. }) => assert_eq!(sql, "SELEC"),
@@ -89,7 +89,7 @@ async fn a_failure_of_the_first_statement_leaves_nothing_behind() {
         assert_eq!(recorded(&bed).await, [], "{sql}");
         assert_eq!(ask(&mut bed.root().await, "SELECT COUNT(*) FROM t").await, "1000", "{sql}");
     }
-    apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT"), 3).await.expect("the corrected file applies");
+    apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT"), 3, &owner()).await.expect("the corrected file applies");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_drop_of_several_tables_that_did_half_is_half_migrated() {
 }
 
 async fn expect_revert(bed: &Bed, sql: &str) -> SchemaState {
-    let result = revert(&bed.database(), 1, sql).await;
+    let result = revert(&bed.database(), 1, sql, &owner()).await;
     match result {
         Err(Error::Migration { state, .. }) => state,
         other => panic!("{other:?}"),
@@ -122,10 +122,10 @@ async fn expect_revert(bed: &Bed, sql: &str) -> SchemaState {
 #[tokio::test]
 async fn a_revert_that_fails_at_once_leaves_the_migration_applied() {
     let bed = Bed::new(TABLE).await;
-    apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT"), 3).await.expect("it applies");
+    apply(&bed.database(), &migration(1, "ALTER TABLE t ADD w INT"), 3, &owner()).await.expect("it applies");
     assert_eq!(expect_revert(&bed, "ALTER TABLE t DROP COLUMN none; DROP TABLE t").await, SchemaState::Untouched);
     assert_eq!(recorded(&bed).await[0].state, State::Applied);
-    revert(&bed.database(), 1, "ALTER TABLE t DROP COLUMN w").await.expect("the corrected script takes it back");
+    revert(&bed.database(), 1, "ALTER TABLE t DROP COLUMN w", &owner()).await.expect("the corrected script takes it back");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_lock_that_is_held_is_waited_for_by_calling_again() {
     let up = migration(1, "UPDATE t SET v = v + 1; ALTER TABLE t ADD w INT");
     assert_eq!(expect_failure(&bed, &up).await, (2, 2, SchemaState::Resumable, Class::Transient));
     run(&mut holder, "COMMIT").await;
-    assert_eq!(apply(&bed.database(), &up, 3).await.expect("it goes on"), Outcome::Done);
+    assert_eq!(apply(&bed.database(), &up, 3, &owner()).await.expect("it goes on"), Outcome::Done);
     assert_eq!(ask(&mut holder, "SELECT SUM(v) FROM t").await, "501500", "the update ran once");
 }
 
@@ -146,7 +146,7 @@ async fn killed_in(sql: &str, running: &str, how: Killed) {
     let mut root = bed.root().await;
     let up = migration(1, sql);
     let (database, first) = (bed.database(), up.clone());
-    let call = tokio::spawn(async move { apply(&database, &first, 3).await });
+    let call = tokio::spawn(async move { apply(&database, &first, 3, &owner()).await });
     let found = format!("FROM information_schema.PROCESSLIST WHERE DB = '{}' AND INFO LIKE '{running}%'", bed.name);
     until(&mut root, &format!("SELECT COUNT(*) {found}"), "1").await;
     match how {
@@ -160,7 +160,7 @@ async fn killed_in(sql: &str, running: &str, how: Killed) {
     }
     // The lock of the killed one's statement may still be held: busy is an answer, not a failure.
     let outcome = loop {
-        match apply(&bed.database(), &up, 3).await {
+        match apply(&bed.database(), &up, 3, &owner()).await {
             Ok(outcome) => break outcome,
             Err(error) => assert_eq!(error.class(), Class::Transient, "{error}"),
         }
@@ -214,7 +214,7 @@ async fn ddl_found_in_flight_is_decided_by_the_schema() {
         };
         run(&mut root, &format!("UPDATE _backout_migrations SET fingerprint = '{fingerprint}'")).await;
         run(&mut root, sql).await;
-        assert_eq!(apply(&bed.database(), &up, 3).await.expect("it goes on"), Outcome::Done, "done before: {done}");
+        assert_eq!(apply(&bed.database(), &up, 3, &owner()).await.expect("it goes on"), Outcome::Done, "done before: {done}");
         assert_eq!(ask(&mut root, "SELECT SUM(w) FROM t").await, "1000");
     }
 }

@@ -8,8 +8,11 @@
 mod access;
 mod backup;
 mod migrations;
+mod ownership;
 mod roundtrip;
+mod script_loss;
 mod swapping;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,7 +20,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Swap, Tls, capture};
+use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Owner, Swap, Tls, capture};
 use backout::secret::Sensitive;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -91,6 +94,7 @@ impl Bed {
             shadow: self.beside("shadow"),
             aside: self.beside("aside"),
             marker: Marker { point: point.to_owned(), operation: format!("rollback-{point}"), release: 7 },
+            owner: owner(),
             deadline: PATIENCE,
         }
     }
@@ -126,6 +130,11 @@ impl Drop for Bed {
             eprintln!("the schemas of test {} could not be dropped", self.name);
         }
     }
+}
+
+/// The Release in whose name the tests write.
+pub fn owner() -> Owner {
+    Owner { uid: "uid-1".into(), namespace: "shop".into(), name: "till".into() }
 }
 
 pub fn ca() -> Vec<u8> {

@@ -1,0 +1,95 @@
+//! Which Release a schema belongs to: a fact of the database, so that two Releases that name one schema are told apart by whoever comes
+//! second, whatever either remembers.
+//!
+//! The owner stands in a table of its own beside the bookkeeping of migrations. It is recorded in one transaction with the first
+//! migration, and no other Release may migrate, revert or cut over from then on. The table is backed up, loaded and swapped with all
+//! others; a cut-over writes its own Release into the set that becomes live, so that the owner is never one from the time of the backup. A
+//! schema without the table, or with an empty one, has no owner yet.
+
+use serde::{Deserialize, Serialize};
+
+use super::bookkeeping::OPTIONS;
+use super::endpoint::{Database, Session};
+use super::error::{Error, Result};
+use super::ident::{literal, qualified};
+
+/// One row: the Release that migrates this schema.
+pub const OWNER: &str = "_backout_owner";
+
+/// A Release. It is known by its uid; the names are for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Forgets the owner if it is `uid`; done already otherwise.
+///
+/// # Errors
+/// Anything about getting in; [`Error::Busy`] while an operation is at work.
+pub async fn release_ownership(database: &Database, uid: &str) -> Result<()> {
+    let mut session = database.locked().await?;
+    if recorded(&mut session, database.name()).await?.is_some_and(|owner| owner.uid == uid) {
+        let sql = format!("DELETE FROM {} WHERE uid = {}", qualified(database.name(), OWNER), literal(uid));
+        session.run("forget the owner", &sql).await?;
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Makes `owner` the owner, whoever was it before: the caller has decided.
+///
+/// # Errors
+/// As [`release_ownership`].
+pub async fn take_ownership(database: &Database, owner: &Owner) -> Result<()> {
+    let mut session = database.locked().await?;
+    create(&mut session, database.name()).await?;
+    write(&mut session, database.name(), owner).await?;
+    session.close().await;
+    Ok(())
+}
+
+/// Who owns `schema`.
+pub(super) async fn recorded(session: &mut Session, schema: &str) -> Result<Option<Owner>> {
+    let sql =
+        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(OWNER));
+    if session.row("look for the owner's table", &sql).await?.is_none() {
+        return Ok(None);
+    }
+    let sql = format!("SELECT uid, namespace, name FROM {} WHERE id = 1", qualified(schema, OWNER));
+    match session.row("read the owner", &sql).await? {
+        Some(row) => Ok(Some(Owner { uid: row.string(0)?, namespace: row.string(1)?, name: row.string(2)? })),
+        None => Ok(None),
+    }
+}
+
+/// Who owns the live schema: `owner` or nobody yet, else [`Error::Owned`].
+pub(super) async fn check(session: &mut Session, database: &Database, owner: &Owner) -> Result<Option<Owner>> {
+    match recorded(session, database.name()).await? {
+        Some(recorded) if recorded.uid != owner.uid => Err(Error::Owned { database: database.name().to_owned(), owner: recorded }),
+        recorded => Ok(recorded),
+    }
+}
+
+pub(super) async fn create(session: &mut Session, schema: &str) -> Result<()> {
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {} (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, uid VARCHAR(255) NOT NULL, \
+         namespace VARCHAR(255) NOT NULL, name VARCHAR(255) NOT NULL, since DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) {OPTIONS}",
+        qualified(schema, OWNER)
+    );
+    session.run("create the owner's table", &sql).await.map(drop)
+}
+
+/// Replaces the owner in `schema`, whose table must exist.
+pub(super) async fn write(session: &mut Session, schema: &str, owner: &Owner) -> Result<()> {
+    let Owner { uid, namespace, name } = owner;
+    let sql = format!(
+        "REPLACE INTO {} (id, uid, namespace, name) VALUES (1, {}, {}, {})",
+        qualified(schema, OWNER),
+        literal(uid),
+        literal(namespace),
+        literal(name)
+    );
+    session.run("write the owner", &sql).await.map(drop)
+}
