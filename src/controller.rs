@@ -97,18 +97,25 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (revisions, revision_events) = cached::<ControllerRevision>(&client, ours.clone());
     let (points, point_events) = cached::<BackupPoint>(&client, ours);
 
+    let controller = Controller::new(Api::<DeserializeGuard<Release>>::all(client.clone()), watcher::Config::default());
+    let releases = controller.store();
     let access = Access::new(client.clone());
     let pen = Pen::new(client.clone(), metrics.clone());
     let context = Arc::new(Context {
-        eyes: Eyes::new(deployments.clone(), revisions.clone(), points.clone(), access.clone(), settings.data.join("git"))?,
+        eyes: Eyes::new(
+            releases.clone(),
+            deployments.clone(),
+            revisions.clone(),
+            points.clone(),
+            access.clone(),
+            settings.data.join("git"),
+        )?,
         hands: Hands::new(client.clone(), access, pen.clone())?,
         client: client.clone(),
         pen,
         metrics,
     });
 
-    let controller = Controller::new(Api::<DeserializeGuard<Release>>::all(client), watcher::Config::default());
-    let releases = controller.store();
     let by_workload = {
         let releases = releases.clone();
         move |deployment: Deployment| using(&releases, &deployment)
@@ -218,12 +225,15 @@ async fn reconcile(release: Arc<DeserializeGuard<Release>>, context: Arc<Context
 
 /// At most one step.
 async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> {
-    if cached.metadata.deletion_timestamp.is_some() {
+    if cached.metadata.deletion_timestamp.is_some() && !is_held(cached) {
         context.metrics.forget(&cached.namespace().unwrap_or_default(), &cached.name_any());
         return Ok(Action::await_change());
     }
     let release = newest(cached, context).await?;
     let Some(release) = release else { return Ok(Action::await_change()) };
+    if !context.eyes.primed().await {
+        return Ok(Action::requeue(PAUSE_AFTER_ERROR));
+    }
     let now = now();
     let mut world = context.eyes.observe(&release, now).await;
     let mut decision = plan::decide(&world);
@@ -232,8 +242,8 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
         decision = plan::decide(&world);
     }
     if let Decision::Begin(_) = decision {
-        // A watch cache may still show the replicas of a fence that is down: those would be written into the plan.
-        world.workloads = context.eyes.workloads(&context.client, &release).await;
+        // A watch cache may still show the replicas of a fence that is down, or not yet the newest backup point.
+        context.eyes.afresh(&context.client, &release, &mut world).await?;
         decision = plan::decide(&world);
     }
     let revision = match &world.desired {
@@ -252,9 +262,25 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
             pen.reset(&release, token, now).await?;
             Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
         }
+        Decision::Begin(_) if !is_held(&release) => {
+            pen.hold(&release).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
         Decision::Begin(operation) => {
             pen.begin_operation(&release, *operation, now).await?;
             Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
+        Decision::Grant { step, approval } => {
+            pen.grant(&release, step, approval, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
+        Decision::Refuse { token, message } => {
+            pen.refuse(&release, token, message, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
+        Decision::Farewell => {
+            pen.farewell(&release).await?;
+            Ok(Action::await_change())
         }
         Decision::Close(end) => {
             pen.close(&release, end, now).await?;
@@ -291,10 +317,17 @@ async fn run_step(
     context.pen.finish(&begun, index, &outcome, self::now()).await?;
     Ok(match outcome {
         Outcome::Waiting { again, .. } => Action::requeue(again),
-        Outcome::Done { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } | Outcome::Failed { .. } => {
-            Action::requeue(PAUSE_AFTER_CONFLICT)
-        }
+        Outcome::Done { .. }
+        | Outcome::Retry { .. }
+        | Outcome::Refused { .. }
+        | Outcome::Failed { .. }
+        | Outcome::Measured { .. }
+        | Outcome::Unapproved { .. } => Action::requeue(PAUSE_AFTER_CONFLICT),
     })
+}
+
+fn is_held(release: &Release) -> bool {
+    release.finalizers().iter().any(|name| name == names::FINALIZER)
 }
 
 /// While an operation runs, what the watch cache has may be older than what was written last, and a step must not be run

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     api::{
         BackupPoint, BackupPointStatus, Release, names,
-        operation::{Kind, Operation, OperationState, StepState},
+        operation::{Approval, Operation, OperationState, StepState},
         status::ReleaseStatus,
     },
     cluster::{self, within},
@@ -61,7 +61,7 @@ impl Pen {
 
     /// Writes a new operation down, all its steps pending.
     pub async fn begin_operation(&self, release: &Release, operation: Operation, now: Timestamp) -> Result<Release, Error> {
-        let told = Told::new(EventType::Normal, format!("{}Begun", kind(operation.kind)), describe(&operation));
+        let told = Told::new(EventType::Normal, format!("{}Begun", operation.kind.as_str()), describe(&operation));
         let verdict = Verdict::progressing(&operation);
         let revision = Some(operation.revision.clone());
         let status = with_look(release, journal::opened(status(release), operation), revision);
@@ -108,10 +108,68 @@ impl Pen {
             (StepState::Failed, _) => Told::new(EventType::Warning, format!("{name}Failed"), message),
             (_, Outcome::Retry { .. }) => Told::new(EventType::Warning, format!("{name}Retrying"), message),
             (_, Outcome::Refused { .. }) => Told::new(EventType::Warning, format!("{name}Refused"), message),
+            (_, Outcome::Measured { .. }) if asks_for_the_first_time(&before) => {
+                Told::new(EventType::Warning, "LossMeasured".to_owned(), message)
+            }
             (StepState::Started | StepState::Pending, _) => return Ok(written),
         };
         self.tell(&written, told).await;
         Ok(written)
+    }
+
+    /// Writes down that the gate before a loss of data opened, and by whom.
+    pub async fn grant(&self, release: &Release, step: usize, approval: Approval, now: Timestamp) -> Result<Release, Error> {
+        let status = journal::granted(status(release), step, approval, now).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        let verdict = progressing(&status);
+        let written = self.write(release, status, &verdict, now).await?;
+        if let Some(gate) = operation(&written).and_then(|operation| operation.steps.get(step)) {
+            let told = Told::new(EventType::Normal, "ApproveDone".to_owned(), gate.message.clone().unwrap_or_default());
+            self.tell(&written, told).await;
+        }
+        Ok(written)
+    }
+
+    /// Answers a request by annotation that can't be met.
+    pub async fn refuse(&self, release: &Release, token: String, message: String, now: Timestamp) -> Result<Release, Error> {
+        let written = self.put(release, journal::refused(status(release), token), now).await?;
+        self.tell(&written, Told::new(EventType::Warning, "UndoRefused".to_owned(), message)).await;
+        Ok(written)
+    }
+
+    /// Keeps the object from vanishing before [`Pen::farewell`]: from the first operation on there is something to free.
+    pub async fn hold(&self, release: &Release) -> Result<(), Error> {
+        let mut finalizers = release.finalizers().to_vec();
+        finalizers.push(names::FINALIZER.to_owned());
+        self.finalizers(release, finalizers).await
+    }
+
+    async fn finalizers(&self, release: &Release, finalizers: Vec<String>) -> Result<(), Error> {
+        let name = release.name_any();
+        let api: Api<Release> = Api::namespaced(self.client.clone(), &release.namespace().unwrap_or_default());
+        let patch = json!({"metadata": {"resourceVersion": release.resource_version(), "finalizers": finalizers}});
+        let params = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
+        match within(format!("writing the finalizers of Release {name}"), api.patch(&name, &params, &Patch::Merge(&patch))).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets a deleted Release go, and says what stays.
+    pub async fn farewell(&self, release: &Release) -> Result<(), Error> {
+        let status = status(release);
+        let kept: Vec<&str> = status.asides.iter().map(|aside| aside.schema.as_str()).collect();
+        let mut note = "nothing is held any more; live tables and the files of backup points stay".to_owned();
+        if !kept.is_empty() {
+            note.push_str(&format!("; so do the schemas {}", kept.join(", ")));
+        }
+        if !status.shadows.is_empty() {
+            note.push_str(&format!("; these schemas could not be dropped and can be by hand: {}", status.shadows.join(", ")));
+        }
+        self.metrics.forget(&release.namespace().unwrap_or_default(), &release.name_any());
+        self.tell(release, Told::new(EventType::Normal, "Released".to_owned(), note)).await;
+        let finalizers = release.finalizers().iter().filter(|name| *name != names::FINALIZER).cloned().collect();
+        self.finalizers(release, finalizers).await
     }
 
     /// Writes down that the operation that runs has ended.
@@ -126,8 +184,8 @@ impl Pen {
                 OperationState::Superseded => (EventType::Normal, "Superseded", "superseded"),
                 OperationState::Running => (EventType::Normal, "Running", "running"),
             };
-            self.metrics.operation(kind(ended.kind), result, now.duration_since(ended.started_at));
-            self.tell(&written, Told::new(type_, format!("{}{word}", kind(ended.kind)), describe(ended))).await;
+            self.metrics.operation(ended.kind.as_str(), result, now.duration_since(ended.started_at));
+            self.tell(&written, Told::new(type_, format!("{}{word}", ended.kind.as_str()), describe(ended))).await;
         }
         Ok(written)
     }
@@ -199,6 +257,16 @@ impl Pen {
     async fn put(&self, release: &Release, status: ReleaseStatus, now: Timestamp) -> Result<Release, Error> {
         let name = release.name_any();
         let api: Api<Release> = Api::namespaced(self.client.clone(), &release.namespace().unwrap_or_default());
+        if is_marked_unreadable(release) {
+            // Those conditions were merged in, and what an apply does not own it can't remove.
+            let patch = json!({
+                "metadata": {"resourceVersion": release.resource_version()},
+                "status": {"conditions": status.conditions},
+            });
+            let doing = format!("writing the status of Release {name}");
+            let merged = within(doing, api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+            return Box::pin(self.put(&merged, status, now)).await;
+        }
         let patch = json!({
             "apiVersion": Release::api_version(&()),
             "kind": Release::kind(&()),
@@ -258,19 +326,25 @@ fn with_look(release: &Release, mut status: ReleaseStatus, revision: Option<Stri
     if revision.is_some() {
         status.last_attempted_revision = revision;
     }
+    // Once the pin is gone, the same one may be set again and means it again.
+    let pinned = release.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_ref());
+    if pinned.is_none() || status.restored_point.as_ref() != pinned {
+        status.restored_point = None;
+    }
     status
+}
+
+fn is_marked_unreadable(release: &Release) -> bool {
+    let conditions = release.status.iter().flat_map(|status| &status.conditions);
+    conditions.filter(|condition| condition.reason == "InvalidSpec").any(|condition| condition.type_ == "Stalled")
 }
 
 fn ready_reason(status: &ReleaseStatus) -> Option<&str> {
     status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
 }
 
-fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Deploy => "Deploy",
-        Kind::Rollback => "Rollback",
-        Kind::Repair => "Repair",
-    }
+fn asks_for_the_first_time(before: &ReleaseStatus) -> bool {
+    before.operation.as_ref().is_none_or(|operation| operation.loss.is_none())
 }
 
 fn describe(operation: &Operation) -> String {

@@ -16,6 +16,15 @@ pub const REQUESTED_AT: &str = "backout.dev/requestedAt";
 /// One-shot token on a Release: forget failures and quarantine and decide anew.
 pub const RESET_AT: &str = "backout.dev/resetAt";
 
+/// Agrees to the plan whose digest it names.
+pub const APPROVE: &str = "backout.dev/approve";
+/// Who set [`APPROVE`], as the admission policy in manifests/ sees to it.
+pub const APPROVED_BY: &str = "backout.dev/approved-by";
+/// One-shot token on a Release: swap back what the operation of this number replaced.
+pub const UNDO: &str = "backout.dev/undo";
+/// Keeps a deleted Release until what it holds is freed.
+pub const FINALIZER: &str = "backout.dev/release";
+
 /// `ControllerRevision` that keeps release `number`.
 pub fn revision(release: &str, number: u64) -> String {
     format!("{release}-{number}")
@@ -39,14 +48,24 @@ pub fn config_map(release: &str, config: &std::collections::BTreeMap<String, Str
     format!("{release}-{}", short(&hash.finalize()))
 }
 
-/// Schema into which a backup point is loaded. `uid` keeps Releases that share a server apart.
-pub fn shadow(database: &str, uid: &str, operation: u64) -> String {
-    format!("{database}_backout_{}_{operation}_shadow", short(&Sha256::digest(uid)))
+/// Schema into which a backup point is loaded: named by the point, so that whoever needs it next finds what is there. `uid`
+/// keeps Releases that share a server apart.
+pub fn shadow(database: &str, uid: &str, point: &str) -> String {
+    format!("{database}_backout_{}_shadow", short(&Sha256::digest(format!("{uid}/{point}"))))
 }
 
 /// Schema that receives the replaced tables.
 pub fn aside(database: &str, uid: &str, operation: u64) -> String {
     format!("{database}_backout_{}_{operation}_aside", short(&Sha256::digest(uid)))
+}
+
+/// Names one plan of one operation of one Release: approving it approves nothing else.
+pub fn plan_digest(uid: &str, operation: u64, actions: &[super::operation::Action]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(uid);
+    hash.update(operation.to_be_bytes());
+    hash.update(serde_json::to_vec(actions).expect("strings, integers and enums always serialise"));
+    short(&hash.finalize())
 }
 
 /// The first ten hex digits: enough to tell a Release's own few hundred objects apart.

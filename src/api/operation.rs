@@ -3,11 +3,13 @@
 //! An operation is planned in full before its first step begins, and a step's [`Action`] holds every choice, so that
 //! executing it after a crash needs no judgement.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::{Span, release::ApprovalPolicy};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -18,9 +20,21 @@ pub struct Operation {
     pub state: OperationState,
     /// Why it was begun, as a sentence.
     pub cause: String,
+    /// What it will do and why in this way; written before its first step begins.
+    #[serde(default)]
+    pub plan: Plan,
+    /// Data that it would take away, as measured before anything is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+    /// Whether a person has to agree to that, and who did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// Release number whose failure this rollback answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remediates: Option<u64>,
+    /// The operation whose swap it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
     /// Release number that was deployed when it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
@@ -34,6 +48,9 @@ pub struct Operation {
     pub revision: String,
     /// What the source asked for when it began: a failed operation is not tried again until this changes.
     pub wanted: String,
+    /// The database and backup store that it was planned for; with others it does not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// `metadata.generation` when it began.
     pub generation: i64,
     pub started_at: Timestamp,
@@ -50,6 +67,122 @@ pub enum Kind {
     Rollback,
     /// Put a workload right that differs from the release that should run.
     Repair,
+    /// Bring back the data of a backup point; the release stays.
+    Restore,
+    /// Swap back what a rollback replaced, and the release that belongs to it.
+    Undo,
+    /// Drop schemas that are not needed any more.
+    Cleanup,
+    /// Free what a deleted Release holds.
+    Leave,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "Deploy",
+            Self::Rollback => "Rollback",
+            Self::Repair => "Repair",
+            Self::Restore => "Restore",
+            Self::Undo => "Undo",
+            Self::Cleanup => "Cleanup",
+            Self::Leave => "Leave",
+        }
+    }
+}
+
+/// The report of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Names this plan and no other: what an approval has to name.
+    pub digest: String,
+    /// Why this way.
+    pub why: String,
+    /// What the steps will do, in order.
+    pub steps: Vec<String>,
+    /// Ways that were not chosen, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_chosen: Vec<String>,
+}
+
+/// Data that goes when an operation goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Rows inserted since the point, changed since, deleted since (those come back).
+    pub inserted: u64,
+    pub changed: u64,
+    pub deleted: u64,
+    /// Rows and values that down scripts drop or change.
+    #[serde(default)]
+    pub by_scripts: u64,
+    /// When the backup point was taken: what happened from then on is what goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    pub measured_at: Timestamp,
+    /// One entry for each table, column or statement, at most [`Loss::LONGEST_LIST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+    /// Something could not be counted, and is taken for a loss.
+    #[serde(default)]
+    pub uncertain: bool,
+}
+
+impl Loss {
+    /// More would make the status unreadable, and etcd has a limit.
+    pub const LONGEST_LIST: usize = 50;
+
+    pub const fn is_none(&self) -> bool {
+        self.inserted == 0 && self.changed == 0 && self.deleted == 0 && self.by_scripts == 0 && !self.uncertain
+    }
+}
+
+/// One sentence for people.
+impl fmt::Display for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [(self.inserted, "inserted"), (self.changed, "changed"), (self.deleted, "deleted")];
+        let rows: Vec<String> =
+            rows.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} rows {what}")).collect();
+        let since = self.since.map(|since| format!(" since {since}")).unwrap_or_default();
+        let mut parts = Vec::new();
+        if !rows.is_empty() {
+            parts.push(format!("{}{since}", rows.join(", ")));
+        }
+        if self.by_scripts > 0 {
+            parts.push(format!("{} rows or values dropped or changed by down scripts", self.by_scripts));
+        }
+        if self.uncertain {
+            parts.push("statements whose effect can't be counted".to_owned());
+        }
+        if parts.is_empty() {
+            return write!(formatter, "nothing would be lost{since}");
+        }
+        write!(formatter, "this would take away {}", parts.join(", and "))?;
+        if self.details.is_empty() { Ok(()) } else { write!(formatter, " ({})", self.details.join("; ")) }
+    }
+}
+
+/// A person's say in an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Approval {
+    pub state: ApprovalState,
+    /// Who approved, as the admission policy recorded it; without the policy nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApprovalState {
+    /// Nobody has to be asked: nothing would be lost.
+    NotNeeded,
+    Waiting,
+    Approved,
+    /// More would be lost than was measured when nobody had to be asked.
+    Outdated,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -107,6 +240,8 @@ pub enum StepName {
     RevertSchema,
     Restore,
     Unfence,
+    Approve,
+    Discard,
 }
 
 impl StepName {
@@ -125,6 +260,8 @@ impl StepName {
             Self::RevertSchema => "RevertSchema",
             Self::Restore => "Restore",
             Self::Unfence => "Unfence",
+            Self::Approve => "Approve",
+            Self::Discard => "Discard",
         }
     }
 
@@ -143,19 +280,22 @@ impl StepName {
             Self::RevertSchema => "RevertingSchema",
             Self::Restore => "Restoring",
             Self::Unfence => "Unfencing",
+            Self::Approve => "AwaitingApproval",
+            Self::Discard => "CleaningUp",
         }
     }
 
     /// Whether the step only prepares: nothing that runs or is live has been touched when it gives up.
     pub const fn only_prepares(self) -> bool {
         match self {
-            Self::Keep | Self::Preflight | Self::BackUp => true,
+            Self::Keep | Self::Preflight | Self::BackUp | Self::Approve => true,
             Self::Migrate
             | Self::Deploy
             | Self::FlushCache
             | Self::Verify
             | Self::Bake
             | Self::Stage
+            | Self::Discard
             | Self::Fence
             | Self::RevertSchema
             | Self::Restore
@@ -176,6 +316,8 @@ impl StepName {
             | Self::Bake
             | Self::Stage
             | Self::Fence
+            | Self::Approve
+            | Self::Discard
             | Self::Unfence => false,
         }
     }
@@ -194,6 +336,9 @@ pub enum Action {
         release: u64,
         /// Migrations that will be applied; each is looked at as a script.
         migrations: Vec<u64>,
+        /// Migrations that will be taken back; so is each of these.
+        #[serde(default)]
+        reverts: Vec<Revert>,
         database: Use,
         cache: Use,
     },
@@ -221,12 +366,32 @@ pub enum Action {
     /// Scale the workloads to zero and wait until their pods are gone.
     #[serde(rename_all = "camelCase")]
     Fence { workloads: Vec<Scale> },
+    /// Measure what would be lost; where that needs a person's approval, wait for it.
+    #[serde(rename_all = "camelCase")]
+    Approve { policy: ApprovalPolicy, risk: Risk },
     /// Run these down scripts, in this order.
     #[serde(rename_all = "camelCase")]
-    RevertSchema { migrations: Vec<Revert> },
+    RevertSchema {
+        migrations: Vec<Revert>,
+        #[serde(default)]
+        tolerated: Tolerated,
+    },
     /// Swap the shadow for the live tables in one statement.
     #[serde(rename_all = "camelCase")]
-    Restore { point: String, shadow: String, aside: String, release: u64 },
+    Restore {
+        point: String,
+        shadow: String,
+        aside: String,
+        release: u64,
+        #[serde(default)]
+        tolerated: Tolerated,
+        /// How long the aside is kept.
+        #[serde(default = "crate::api::release::keep_aside")]
+        keep: Span,
+    },
+    /// Drop these schemas of Backout's own, and forget the ownership of the live one where the Release goes.
+    #[serde(rename_all = "camelCase")]
+    Discard { schemas: Vec<String>, ownership: Ownership },
     /// Scale the workloads back to what they had.
     #[serde(rename_all = "camelCase")]
     Unfence { workloads: Vec<Scale> },
@@ -248,6 +413,8 @@ impl Action {
             Self::RevertSchema { .. } => StepName::RevertSchema,
             Self::Restore { .. } => StepName::Restore,
             Self::Unfence { .. } => StepName::Unfence,
+            Self::Approve { .. } => StepName::Approve,
+            Self::Discard { .. } => StepName::Discard,
         }
     }
 }
@@ -257,6 +424,35 @@ impl Action {
 pub enum Use {
     Untouched,
     Needed,
+}
+
+/// What an operation puts at risk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Risk {
+    /// Rows that the live tables have and the tables that replace them don't.
+    #[serde(rename_all = "camelCase")]
+    Replacement { schema: String, since: Option<Timestamp> },
+    /// What these down scripts drop or change.
+    #[serde(rename_all = "camelCase")]
+    Scripts { migrations: Vec<Revert> },
+}
+
+/// Which loss of data a step may cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Tolerated {
+    /// The policy lets it go.
+    #[default]
+    Any,
+    /// What was approved; none where nobody had to approve.
+    Approved,
+}
+
+/// What becomes of the ownership of a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Ownership {
+    Kept,
+    Released,
 }
 
 /// A workload and the replicas that it has outside the fence.

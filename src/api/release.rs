@@ -358,11 +358,55 @@ pub struct Rollback {
     /// Ways to take the database back, in order of preference; empty: never touch it.
     #[serde(default = "defaults::methods")]
     pub database: Vec<Method>,
+    /// When going back waits for a person: it is approved by the annotation `backout.dev/approve: <status.operation.plan.digest>`.
+    #[serde(default)]
+    pub approval: ApprovalPolicy,
+    /// How long tables that were replaced are kept beside the live ones: so long a restore can be undone.
+    #[serde(default = "defaults::keep_aside")]
+    pub keep_aside: Span,
+    /// How often Backout may go back by itself before it asks a person.
+    #[serde(default)]
+    pub limit: RollbackLimit,
 }
 
 impl Default for Rollback {
     fn default() -> Self {
-        Self { automatic: true, database: defaults::methods() }
+        Self {
+            automatic: true,
+            database: defaults::methods(),
+            approval: ApprovalPolicy::default(),
+            keep_aside: defaults::keep_aside(),
+            limit: RollbackLimit::default(),
+        }
+    }
+}
+
+/// When an operation that takes data away waits for a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApprovalPolicy {
+    /// It never waits; what is replaced by a restore is kept aside.
+    Never,
+    /// It waits where rows or values would be lost.
+    #[default]
+    DataLoss,
+    /// It waits before every change of the database that takes something back.
+    Always,
+}
+
+/// At most `count` rollbacks that Backout begins by itself `within` this time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackLimit {
+    #[serde(default = "defaults::rollbacks")]
+    #[schemars(range(min = 1, max = 20))]
+    pub count: u32,
+    #[serde(default = "defaults::rollbacks_within")]
+    pub within: Span,
+}
+
+impl Default for RollbackLimit {
+    fn default() -> Self {
+        Self { count: defaults::rollbacks(), within: defaults::rollbacks_within() }
     }
 }
 
@@ -376,10 +420,23 @@ pub enum Method {
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.release), has(self.version), has(self.backupPoint)].filter(x, x).size() == 1").message("exactly one of release, version and backupPoint must be set"))]
 pub struct RollbackTo {
     /// Release number, as `status.history` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub release: u64,
+    pub release: Option<u64>,
+    /// The newest known good release of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Name of a BackupPoint: its data alone is brought back, once; the release stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_point: Option<String>,
+}
+
+/// The default of `spec.rollback.keepAside`.
+pub(crate) fn keep_aside() -> Span {
+    defaults::keep_aside()
 }
 
 /// Named so that serde and the CRD's schema share one source for each default.
@@ -406,6 +463,15 @@ mod defaults {
     }
     pub fn store_url() -> String {
         "file:///var/lib/backout/backups".to_owned()
+    }
+    pub fn keep_aside() -> Span {
+        Span::seconds(24 * 60 * 60)
+    }
+    pub fn rollbacks() -> u32 {
+        5
+    }
+    pub fn rollbacks_within() -> Span {
+        Span::seconds(60 * 60)
     }
     pub fn verify_timeout() -> Span {
         Span::seconds(60)

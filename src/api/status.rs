@@ -46,6 +46,24 @@ pub struct ReleaseStatus {
     /// Digests that failed and are not tried again.
     #[serde(default)]
     pub quarantine: Vec<Quarantined>,
+    /// Rollbacks that Backout began by itself, newest first, at most [`RECENT_LIMIT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub automatic_rollbacks: Vec<AutomaticRollback>,
+    /// What the source asked for and was begun, newest first, at most [`RECENT_LIMIT`]: shows one that flaps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switches: Vec<Switch>,
+    /// Tables that were replaced and are kept, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asides: Vec<Aside>,
+    /// Schemas that were loaded from a backup point and have not been swapped in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<String>,
+    /// A rollback was undone: so long as the same is asked for, what it brought back stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// The backup point that `spec.rollbackTo.backupPoint` named and whose data were brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_point: Option<String>,
     /// Operations begun so far: the id of the last one.
     #[serde(default)]
     pub operations: u64,
@@ -58,7 +76,13 @@ pub struct ReleaseStatus {
     /// The `backout.dev/resetAt` token that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reset_at: Option<String>,
+    /// The `backout.dev/undo` token that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_undo: Option<String>,
 }
+
+/// Entries of the two short memories: the largest limit that a spec may set.
+pub const RECENT_LIMIT: usize = 20;
 
 /// Entries kept in `status.history`: with a migration-laden operation beside it the object stays far below etcd's limit.
 pub const HISTORY_LIMIT: usize = 30;
@@ -82,10 +106,17 @@ impl Default for ReleaseStatus {
             operation: None,
             history: Vec::new(),
             quarantine: Vec::new(),
+            automatic_rollbacks: Vec::new(),
+            switches: Vec::new(),
+            asides: Vec::new(),
+            shadows: Vec::new(),
+            hold: None,
+            restored_point: None,
             operations: 0,
             releases: 0,
             last_handled_requested_at: None,
             last_handled_reset_at: None,
+            last_handled_undo: None,
         }
     }
 }
@@ -123,6 +154,48 @@ pub enum ReleaseState {
     Failed,
     /// Something newer was asked for before it was known good.
     Superseded,
+}
+
+/// A rollback that answered a failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AutomaticRollback {
+    /// The release that failed.
+    pub release: u64,
+    pub at: Timestamp,
+}
+
+/// A change that the source asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Switch {
+    /// Digest of the release that was asked for.
+    pub digest: String,
+    pub at: Timestamp,
+}
+
+/// Tables that a restore replaced: a copy of the last instant before it, and the way to undo it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Aside {
+    pub schema: String,
+    /// The operation that replaced them: what `backout.dev/undo` names.
+    pub operation: u64,
+    /// The release that ran on these tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// The release that the operation led to.
+    pub to: u64,
+    pub at: Timestamp,
+    /// Dropped after this instant.
+    pub until: Timestamp,
+}
+
+/// An undone rollback.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Hold {
+    /// What was asked for when it was undone.
+    pub wanted: String,
+    /// The rollback that was undone.
+    pub operation: u64,
 }
 
 /// A digest that failed, and how.

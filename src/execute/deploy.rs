@@ -15,7 +15,7 @@ pub async fn run(task: &Task<'_>, number: u64) -> Result<Outcome, Error> {
     let kubernetes = task.kubernetes();
     let map = names::config_map(&task.name, &kept.content.config);
     if !kept.content.config.is_empty() {
-        kubernetes.config_map(&map, task.metadata(&map), &kept.content.config).await?;
+        kubernetes.config_map(&map, task.lasting_metadata(&map), &kept.content.config).await?;
     }
     let env = environment(&map, &kept);
     let targets = &task.release.spec.target.kubernetes.workloads;

@@ -7,7 +7,7 @@ use crate::mysql;
 
 pub async fn run(task: &Task<'_>, number: u64, versions: &[u64]) -> Result<Outcome, Error> {
     let kept = task.kept(number).await?;
-    let database = task.database().await?;
+    let database = task.own_database().await?;
     let mut labels = Vec::new();
     for version in versions {
         let migration = kept
@@ -18,7 +18,7 @@ pub async fn run(task: &Task<'_>, number: u64, versions: &[u64]) -> Result<Outco
             .ok_or_else(|| Error::Inconsistent(format!("release {number} has no migration {version:04}")))?;
         let script =
             mysql::Migration { version: *version, name: migration.name.clone(), sql: migration.up.clone(), checksum: migration.checksum() };
-        mysql::apply(&database, &script, number).await?;
+        mysql::apply(&database, &script, number, &task.owner()).await?;
         labels.push(migration.label());
     }
     done(format!("applied {}", labels.join(", ")))

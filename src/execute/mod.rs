@@ -3,9 +3,11 @@
 //! Every step asks live state first and does only what is left to do, so that running it again after a crash, or after an
 //! answer that was lost, ends in the same state. What can't be found out is never taken for done.
 
+mod approve;
 mod back_up;
 mod checks;
 mod deploy;
+mod discard;
 mod expression;
 mod fence;
 mod flush_cache;
@@ -27,8 +29,8 @@ use serde_json::{Value, json};
 use crate::{
     access::{self, Access},
     api::{
-        Kept, Release, names,
-        operation::{Action, Step},
+        Kept, Migration, Release, names,
+        operation::{Action, Revert, Step},
         release::{CacheSpec, DatabaseSpec},
     },
     cache::{self, Cache},
@@ -60,8 +62,8 @@ impl Hands {
         let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
         let done = match &step.action {
             Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
-            Action::Preflight { release: number, migrations, database, cache } => {
-                preflight::run(&task, *number, migrations, *database, *cache).await
+            Action::Preflight { release: number, migrations, reverts, database, cache } => {
+                preflight::run(&task, *number, preflight::Scripts { migrations, reverts }, *database, *cache).await
             }
             Action::BackUp { release: number, point } => back_up::run(&task, *number, point).await,
             Action::Migrate { release: number, migrations } => migrate::run(&task, *number, migrations).await,
@@ -73,8 +75,12 @@ impl Hands {
             }
             Action::Stage { point, shadow } => stage::run(&task, point, shadow).await,
             Action::Fence { workloads } => fence::up(&task, workloads).await,
-            Action::RevertSchema { migrations } => revert_schema::run(&task, migrations).await,
-            Action::Restore { point, shadow, aside, release: number } => restore::run(&task, point, shadow, aside, *number).await,
+            Action::Approve { policy: _, risk } => approve::run(&task, risk, now).await,
+            Action::RevertSchema { migrations, tolerated } => revert_schema::run(&task, migrations, *tolerated, now).await,
+            Action::Restore { point, shadow, aside, release: number, tolerated, keep: _ } => {
+                restore::run(&task, &restore::Cut { point, shadow, aside, release: *number, tolerated: *tolerated }, now).await
+            }
+            Action::Discard { schemas, ownership } => discard::run(&task, schemas, *ownership).await,
             Action::Unfence { workloads } => fence::down(&task, workloads).await,
         };
         done.unwrap_or_else(|error| match error.class() {
@@ -101,6 +107,8 @@ enum Error {
     Record(#[from] record::Error),
     #[error("ControllerRevision {0} is missing; bring it back, or choose another release with spec.rollbackTo")]
     NotKept(String),
+    #[error("ControllerRevision {0} belongs to a deleted Release of the same name and will be collected; waiting for that")]
+    OfPredecessor(String),
     #[error("ControllerRevision {name} can't be read: {detail}")]
     Unreadable { name: String, detail: String },
     #[error("spec.{0} was removed while an operation needed it; put it back")]
@@ -118,7 +126,7 @@ impl Error {
             Self::Cache(error) => error.class(),
             Self::Record(error) => error.class(),
             // Each of these can be put right while the step waits.
-            Self::NotKept(_) | Self::SpecGone(_) => Class::Transient,
+            Self::NotKept(_) | Self::OfPredecessor(_) | Self::SpecGone(_) => Class::Transient,
             Self::Unreadable { .. } | Self::Inconsistent(_) => Class::Permanent,
         }
     }
@@ -145,6 +153,11 @@ impl Task<'_> {
     async fn kept(&self, number: u64) -> Result<Kept, Error> {
         let name = names::revision(&self.name, number);
         let found = within(format!("reading ControllerRevision {name}"), self.revisions().get_opt(&name)).await?;
+        if let Some(revision) = &found
+            && revision.owner_references().iter().any(|owner| owner.uid != self.uid())
+        {
+            return Err(Error::OfPredecessor(name));
+        }
         let data = found.and_then(|revision| revision.data).ok_or_else(|| Error::NotKept(name.clone()))?;
         serde_json::from_value(data.0).map_err(|error| Error::Unreadable { name, detail: error.to_string() })
     }
@@ -161,8 +174,47 @@ impl Task<'_> {
         Ok(self.hands.access.database(&self.namespace, self.database_spec()?).await?)
     }
 
+    /// The database, to be changed. A Release that was made again under its name is still its owner; any other is refused.
+    async fn own_database(&self) -> Result<Database, Error> {
+        let database = self.database().await?;
+        let (ours, recorded) = (self.owner(), mysql::inspect(&database).await?.owner);
+        let is_predecessor = |it: &mysql::Owner| it.uid != ours.uid && it.namespace == ours.namespace && it.name == ours.name;
+        if recorded.as_ref().is_some_and(is_predecessor) {
+            mysql::take_ownership(&database, &ours).await?;
+        }
+        Ok(database)
+    }
+
     async fn cache(&self) -> Result<Cache, Error> {
         Ok(self.hands.access.cache(&self.namespace, self.cache_spec()?).await?)
+    }
+
+    /// A migration and its down script, out of the kept release that has it.
+    async fn down_script(&self, revert: &Revert) -> Result<(Migration, String), Error> {
+        let Revert { migration: version, release } = revert;
+        let kept = self.kept(*release).await?;
+        let found = kept.content.migrations.into_iter().find(|migration| migration.version == *version);
+        found
+            .and_then(|migration| Some((migration.clone(), migration.down?)))
+            .ok_or_else(|| Error::Inconsistent(format!("release {release} has no down script for migration {version:04}")))
+    }
+
+    fn uid(&self) -> &str {
+        self.release.metadata.uid.as_deref().unwrap_or("no-uid")
+    }
+
+    /// The Release as the database knows it.
+    fn owner(&self) -> mysql::Owner {
+        mysql::Owner { uid: self.uid().to_owned(), namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// Metadata of an object that stays when the Release goes, because what runs needs it.
+    fn lasting_metadata(&self, name: &str) -> Value {
+        json!({
+            "name": name,
+            "namespace": self.namespace,
+            "labels": {names::MANAGED_BY.0: names::MANAGED_BY.1, names::RELEASE_LABEL: self.name},
+        })
     }
 
     /// Metadata of an object that belongs to the Release and goes with it.
@@ -177,13 +229,13 @@ impl Task<'_> {
 
     /// Folder of a backup point in the store: names of Releases repeat across namespaces and lives, uids don't.
     fn prefix(&self, point: &str) -> object_store::path::Path {
-        object_store::path::Path::from_iter([self.namespace.as_str(), self.release.metadata.uid.as_deref().unwrap_or("no-uid"), point])
+        object_store::path::Path::from_iter([self.namespace.as_str(), self.uid(), point])
     }
 
     /// Unique for each operation of each Release that ever was.
     fn operation(&self) -> String {
         let id = self.release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id);
-        format!("{}/{id}", self.release.metadata.uid.as_deref().unwrap_or("no-uid"))
+        format!("{}/{id}", self.uid())
     }
 }
 

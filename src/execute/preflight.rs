@@ -11,18 +11,22 @@ use kube::Resource;
 use super::{Error, Outcome, Task, done};
 use crate::{
     access,
-    api::{Kept, names, operation::Use},
+    api::{
+        Kept, names,
+        operation::{Revert, Use},
+    },
     error::Class,
     mysql,
     target::image::Image,
 };
 
-pub async fn run(task: &Task<'_>, number: u64, migrations: &[u64], database: Use, cache: Use) -> Result<Outcome, Error> {
+pub async fn run(task: &Task<'_>, number: u64, scripts: Scripts<'_>, database: Use, cache: Use) -> Result<Outcome, Error> {
     let kept = task.kept(number).await?;
     let mut problems = secrets(task, &kept).await?;
     problems.extend(workloads(task, number, &kept).await?);
     if database == Use::Needed {
-        problems.extend(scripts(&kept, migrations));
+        problems.extend(ups(&kept, scripts.migrations));
+        problems.extend(downs(task, scripts.reverts).await?);
         if let Err(error) = access::store(&task.database_spec()?.backup.store.url) {
             problems.push(error.to_string());
         }
@@ -34,6 +38,13 @@ pub async fn run(task: &Task<'_>, number: u64, migrations: &[u64], database: Use
         }
     }
     if problems.is_empty() { done("nothing stands in the way") } else { Ok(Outcome::Refused { message: problems.join("; ") }) }
+}
+
+/// The scripts that will be run.
+#[derive(Clone, Copy)]
+pub struct Scripts<'a> {
+    pub migrations: &'a [u64],
+    pub reverts: &'a [Revert],
 }
 
 /// The Secrets that the release names are there, with the keys that they had.
@@ -111,7 +122,7 @@ async fn workloads(task: &Task<'_>, number: u64, kept: &Kept) -> Result<Vec<Stri
 }
 
 /// The migrations can be taken apart into statements.
-fn scripts(kept: &Kept, versions: &[u64]) -> Vec<String> {
+fn ups(kept: &Kept, versions: &[u64]) -> Vec<String> {
     kept.content
         .migrations
         .iter()
@@ -122,4 +133,14 @@ fn scripts(kept: &Kept, versions: &[u64]) -> Vec<String> {
             [check(&migration.up), migration.down.as_ref().and_then(check)].into_iter().flatten()
         })
         .collect()
+}
+
+/// So can the down scripts of those that will be taken back.
+async fn downs(task: &Task<'_>, reverts: &[Revert]) -> Result<Vec<String>, Error> {
+    let mut problems = Vec::new();
+    for revert in reverts {
+        let (migration, down) = task.down_script(revert).await?;
+        problems.extend(mysql::check_script(migration.version, &migration.name, &down).err().map(|error| error.to_string()));
+    }
+    Ok(problems)
 }

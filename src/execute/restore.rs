@@ -1,24 +1,48 @@
-//! Restore: swap the verified shadow for the live tables, in one statement.
+//! Restore: swap the verified shadow, or what an earlier restore replaced, for the live tables, in one statement.
 //!
 //! Idempotent: the swapped set carries a marker table that names the operation, so whether the swap happened is a fact of
 //! the live database.
 
 use std::time::Duration;
 
-use super::{Error, Outcome, Task, done};
-use crate::mysql::{self, Marker, Swap};
+use jiff::Timestamp;
+
+use super::{Error, Outcome, Task, approve, done};
+use crate::{
+    api::operation::{Risk, Tolerated},
+    mysql::{self, Marker, Swap},
+};
 
 /// How long the swap waits for other transactions on these tables, in tries that each give up at once.
 const SWAP_DEADLINE: Duration = Duration::from_secs(30);
 
-pub async fn run(task: &Task<'_>, point: &str, shadow: &str, aside: &str, number: u64) -> Result<Outcome, Error> {
-    let database = task.database().await?;
+/// What is swapped for what.
+pub struct Cut<'a> {
+    pub point: &'a str,
+    pub shadow: &'a str,
+    pub aside: &'a str,
+    pub release: u64,
+    pub tolerated: Tolerated,
+}
+
+pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outcome, Error> {
+    let Cut { point, shadow, aside, release, tolerated } = *cut;
+    let database = task.own_database().await?;
     let swap = Swap {
         shadow: shadow.to_owned(),
         aside: aside.to_owned(),
-        marker: Marker { point: point.to_owned(), operation: task.operation(), release: number },
+        marker: Marker { point: point.to_owned(), operation: task.operation(), release },
+        owner: task.owner(),
         deadline: SWAP_DEADLINE,
     };
+    // Once it has happened there is nothing left to ask: the shadow is the live schema then.
+    let live = mysql::inspect(&database).await?.marker;
+    if live.is_none_or(|marker| marker.operation != swap.marker.operation) {
+        let risk = Risk::Replacement { schema: shadow.to_owned(), since: None };
+        if let Err(unapproved) = approve::still_holds(task, tolerated, &risk, now).await? {
+            return Ok(unapproved);
+        }
+    }
     mysql::swap(&database, &swap).await?;
     // Measured after the swap, when neither side changes any more: the same after a crash as before it. Seen from the
     // aside the direction turns round: what it has and the live tables lack was inserted since the point.
@@ -29,6 +53,6 @@ pub async fn run(task: &Task<'_>, point: &str, shadow: &str, aside: &str, number
         deleted += table.inserted;
     }
     done(format!(
-        "BackupPoint {point} is live; since it was taken {inserted} rows had been inserted, {changed} changed, {deleted} deleted: they are kept in schema {aside}"
+        "{point} is live; since it was taken {inserted} rows had been inserted, {changed} changed, {deleted} deleted: they are kept in schema {aside}"
     ))
 }

@@ -2,19 +2,31 @@
 //!
 //! Idempotent: the database records each script statement by statement; a migration that is gone is passed over.
 
-use super::{Error, Outcome, Task, done};
-use crate::{api::operation::Revert, mysql};
+use jiff::Timestamp;
 
-pub async fn run(task: &Task<'_>, reverts: &[Revert]) -> Result<Outcome, Error> {
-    let database = task.database().await?;
+use super::{Error, Outcome, Task, approve, done};
+use crate::{
+    api::operation::{Revert, Risk, Tolerated},
+    mysql,
+};
+
+pub async fn run(task: &Task<'_>, reverts: &[Revert], tolerated: Tolerated, now: Timestamp) -> Result<Outcome, Error> {
+    let database = task.own_database().await?;
+    let inventory = mysql::inspect(&database).await?;
+    // Once the first script has begun there is no way but on.
+    let untouched = reverts.iter().all(|revert| {
+        inventory.migrations.iter().any(|applied| applied.version == revert.migration && applied.state == mysql::State::Applied)
+    });
+    if untouched {
+        let risk = Risk::Scripts { migrations: reverts.to_vec() };
+        if let Err(unapproved) = approve::still_holds(task, tolerated, &risk, now).await? {
+            return Ok(unapproved);
+        }
+    }
     let mut labels = Vec::new();
-    for Revert { migration: version, release } in reverts {
-        let kept = task.kept(*release).await?;
-        let migration = kept.content.migrations.iter().find(|migration| migration.version == *version);
-        let (migration, down) = migration
-            .and_then(|migration| Some((migration, migration.down.as_ref()?)))
-            .ok_or_else(|| Error::Inconsistent(format!("release {release} has no down script for migration {version:04}")))?;
-        mysql::revert(&database, *version, down).await?;
+    for revert in reverts {
+        let (migration, down) = task.down_script(revert).await?;
+        mysql::revert(&database, migration.version, &down, &task.owner()).await?;
         labels.push(migration.label());
     }
     done(format!("reverted {}", labels.join(", ")))

@@ -8,26 +8,33 @@ mod git_http;
 mod manifest;
 mod workload;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use kube::{Client, ResourceExt, runtime::reflector::Store};
+use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard, runtime::reflector::Store};
 
 use crate::{
     access::{self, Access},
-    api::{BackupPoint, Kept, Release, names, release::GitSource},
+    api::{
+        BackupPoint, BackupPointStatus, Kept, Release, names,
+        release::{GitSource, Workload},
+    },
+    cluster::{self, within},
     mysql,
-    plan::input::{AppliedSeen, DatabaseSeen, Desired, Outlook, PointSeen, Seen, Unseen, WorkloadSeen, World},
+    plan::input::{AppliedSeen, ApprovalSeen, DatabaseSeen, Desired, Life, Outlook, PointSeen, Seen, Unseen, World},
 };
 pub use git::Error as GitError;
 use git::{Freshness, Mirrors};
 
 /// A look at a database takes a few queries on the catalogue; a server that needs longer is in trouble.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one reconcile waits for the watch caches after a start; the next one waits again.
+const PRIMING: Duration = Duration::from_secs(10);
 
 /// Everything that can be looked at.
 pub struct Eyes {
+    pub releases: Store<DeserializeGuard<Release>>,
     pub deployments: Store<Deployment>,
     pub revisions: Store<ControllerRevision>,
     pub points: Store<BackupPoint>,
@@ -38,13 +45,14 @@ pub struct Eyes {
 impl Eyes {
     /// `mirrors` is the folder for git mirrors.
     pub fn new(
+        releases: Store<DeserializeGuard<Release>>,
         deployments: Store<Deployment>,
         revisions: Store<ControllerRevision>,
         points: Store<BackupPoint>,
         access: Access,
         mirrors: PathBuf,
     ) -> Result<Self, GitError> {
-        Ok(Self { deployments, revisions, points, access, mirrors: Mirrors::new(mirrors)? })
+        Ok(Self { releases, deployments, revisions, points, access, mirrors: Mirrors::new(mirrors)? })
     }
 
     /// Sees everything but the database.
@@ -53,23 +61,71 @@ impl Eyes {
         let name = release.name_any();
         World {
             now,
+            namespace: namespace.clone(),
             uid: release.uid().unwrap_or_default(),
             generation: release.metadata.generation.unwrap_or_default(),
             spec: release.spec.clone(),
             status: release.status.clone().unwrap_or_default(),
             reset_at: release.annotations().get(names::RESET_AT).cloned(),
+            undo: release.annotations().get(names::UNDO).cloned(),
+            approve: release.annotations().get(names::APPROVE).map(|digest| ApprovalSeen {
+                digest: digest.trim().to_owned(),
+                by: release.annotations().get(names::APPROVED_BY).cloned(),
+            }),
+            rivals: self.rivals(release, &namespace, &name),
+            life: if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted },
             desired: self.desired(release, &namespace).await,
-            kept: self.kept(&namespace, &name),
+            kept: kept(self.revisions.state().iter().map(AsRef::as_ref).filter(|object| belongs(*object, &namespace, &name))),
             workloads: workload::observe(&self.deployments, &namespace, &release.spec),
             database: None,
-            points: self.points(&namespace, &name),
+            points: seen_points(self.points.state().iter().map(AsRef::as_ref).filter(|object| belongs(*object, &namespace, &name))),
             name,
         }
     }
 
-    /// Sees the workloads in the API server instead of the watch cache.
-    pub async fn workloads(&self, client: &Client, release: &Release) -> Seen<Vec<WorkloadSeen>> {
-        workload::afresh(client, &release.namespace().unwrap_or_default(), &release.spec).await
+    /// Waits until every watch cache has been filled once: what it does not hold yet would look absent.
+    pub async fn primed(&self) -> bool {
+        let all =
+            async { tokio::join!(self.deployments.wait_until_ready(), self.revisions.wait_until_ready(), self.points.wait_until_ready()) };
+        matches!(tokio::time::timeout(PRIMING, all).await, Ok((Ok(()), Ok(()), Ok(()))))
+    }
+
+    /// Sees in the API server what [`Eyes::observe`] took from watch caches: a plan must not be made on what is older than what
+    /// was done last.
+    pub async fn afresh(&self, client: &Client, release: &Release, world: &mut World) -> Result<(), cluster::Error> {
+        let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
+        let ours = ListParams::default().labels(&format!("{}={name}", names::RELEASE_LABEL));
+        let (revisions, points): (Api<ControllerRevision>, Api<BackupPoint>) =
+            (Api::namespaced(client.clone(), &namespace), Api::namespaced(client.clone(), &namespace));
+        let (revisions, points, workloads) = tokio::join!(
+            within("listing ControllerRevisions", revisions.list(&ours)),
+            within("listing BackupPoints", points.list(&ours)),
+            workload::afresh(client, &namespace, &release.spec)
+        );
+        world.kept = kept(revisions?.items.iter());
+        world.points = seen_points(points?.items.iter());
+        world.workloads = workloads;
+        Ok(())
+    }
+
+    /// Older Releases that deploy to a container of this one.
+    fn rivals(&self, release: &Release, namespace: &str, name: &str) -> Vec<String> {
+        let age = |release: &Release| (release.metadata.creation_timestamp.as_ref().map(|time| time.0), release.name_any());
+        let ours = &release.spec.target.kubernetes.workloads;
+        self.releases
+            .state()
+            .iter()
+            .filter_map(|other| other.0.as_ref().ok().cloned())
+            .filter(|other| other.namespace().as_deref() == Some(namespace) && other.name_any() != name && age(other) < age(release))
+            .filter(|other| other.metadata.deletion_timestamp.is_none())
+            .flat_map(|other| {
+                let shared = other.spec.target.kubernetes.workloads.iter().filter(|workload| ours.contains(workload));
+                let told = |workload: &Workload| {
+                    format!("Release {} deploys to container {} of Deployment {} too", other.name_any(), workload.container, workload.name)
+                };
+                shared.map(told).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// Sees the database; only useful where the spec names one.
@@ -81,7 +137,7 @@ impl Eyes {
             Err(error) => return Seen::Unknown(unreachable(&error)),
         };
         match tokio::time::timeout(DATABASE_TIMEOUT, mysql::inspect(&database)).await {
-            Ok(Ok(inventory)) => Seen::Known(seen(&inventory)),
+            Ok(Ok(inventory)) => Seen::Known(seen(&inventory, &namespace, &release.name_any())),
             Ok(Err(error)) => Seen::Unknown(Unseen {
                 reason: "DatabaseUnavailable",
                 message: error.to_string(),
@@ -137,40 +193,33 @@ impl Eyes {
             }),
         }
     }
+}
 
-    fn kept(&self, namespace: &str, name: &str) -> std::collections::BTreeMap<u64, Kept> {
-        self.revisions
-            .state()
-            .iter()
-            .filter(|revision| belongs(revision.as_ref(), namespace, name))
-            .filter_map(|revision| {
-                let number = u64::try_from(revision.revision).ok()?;
-                let data = revision.data.as_ref()?;
-                match serde_json::from_value(data.0.clone()) {
-                    Ok(kept) => Some((number, kept)),
-                    Err(error) => {
-                        tracing::warn!(revision = revision.name_any(), %error, "a kept release can't be read");
-                        None
-                    }
+/// Kept releases by number.
+fn kept<'a>(revisions: impl Iterator<Item = &'a ControllerRevision>) -> BTreeMap<u64, Kept> {
+    revisions
+        .filter_map(|revision| {
+            let number = u64::try_from(revision.revision).ok()?;
+            let data = revision.data.as_ref()?;
+            match serde_json::from_value(data.0.clone()) {
+                Ok(kept) => Some((number, kept)),
+                Err(error) => {
+                    tracing::warn!(revision = revision.name_any(), %error, "a kept release can't be read");
+                    None
                 }
-            })
-            .collect()
-    }
+            }
+        })
+        .collect()
+}
 
-    fn points(&self, namespace: &str, name: &str) -> std::collections::BTreeMap<String, PointSeen> {
-        self.points
-            .state()
-            .iter()
-            .filter(|point| belongs(point.as_ref(), namespace, name))
-            .map(|point| {
-                let status = point.status.clone().unwrap_or_default();
-                (
-                    point.name_any(),
-                    PointSeen { before: point.spec.before, verified: status.verified, schema_version: status.schema_version },
-                )
-            })
-            .collect()
-    }
+fn seen_points<'a>(points: impl Iterator<Item = &'a BackupPoint>) -> BTreeMap<String, PointSeen> {
+    points
+        .map(|point| {
+            let status = point.status.clone().unwrap_or_default();
+            let BackupPointStatus { verified, schema_version, taken_at, .. } = status;
+            (point.name_any(), PointSeen { before: point.spec.before, verified, schema_version, taken_at })
+        })
+        .collect()
 }
 
 /// A new `requestedAt` token asks for a look now; else what was fetched within the interval will do. Half a second is taken
@@ -195,7 +244,7 @@ fn unreachable(error: &access::Error) -> Unseen {
 }
 
 /// The engine's inventory in the words of judgement.
-fn seen(inventory: &mysql::Inventory) -> DatabaseSeen {
+fn seen(inventory: &mysql::Inventory, namespace: &str, name: &str) -> DatabaseSeen {
     DatabaseSeen {
         applied: inventory
             .migrations
@@ -204,6 +253,7 @@ fn seen(inventory: &mysql::Inventory) -> DatabaseSeen {
                 version: applied.version,
                 name: applied.name.clone(),
                 checksum: applied.checksum.clone(),
+                release: applied.release,
                 trouble: match applied.state {
                     mysql::State::Applied => None,
                     mysql::State::Applying | mysql::State::Reverting | mysql::State::Failed => Some(format!(
@@ -217,5 +267,13 @@ fn seen(inventory: &mysql::Inventory) -> DatabaseSeen {
             .collect(),
         uncarried: inventory.unsupported.iter().map(ToString::to_string).collect(),
         missing_grants: inventory.missing_grants.clone(),
+        prepared: inventory.prepared_transactions.clone(),
+        swapped_by: inventory.marker.as_ref().map(|marker| marker.operation.clone()),
+        other_owner: inventory
+            .owner
+            .as_ref()
+            // One that was deleted and made again under its name goes on where the first one stopped.
+            .filter(|owner| (owner.namespace.as_str(), owner.name.as_str()) != (namespace, name))
+            .map(|owner| format!("{}/{}", owner.namespace, owner.name)),
     }
 }

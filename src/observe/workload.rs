@@ -14,7 +14,7 @@ use kube::{
 use crate::{
     api::release::ReleaseSpec,
     cluster::within,
-    plan::input::{ContainerSeen, EnvSource, Outlook, Seen, Unseen, WorkloadSeen},
+    plan::input::{ContainerSeen, EnvSource, Outlook, Rollout, Seen, Unseen, WorkloadSeen},
 };
 
 /// Looks at the workloads of the spec in the watch cache.
@@ -73,8 +73,16 @@ fn workload(name: &str, deployment: &Deployment) -> WorkloadSeen {
         name: name.to_owned(),
         // The API server's own default.
         replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        rollout: rollout(deployment),
         containers: containers.iter().map(|container| (container.name.clone(), observed(container))).collect(),
     }
+}
+
+/// No pod of an older template is left, and the controller has seen the newest one.
+fn rollout(deployment: &Deployment) -> Rollout {
+    let status = deployment.status.clone().unwrap_or_default();
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    if seen && status.updated_replicas.unwrap_or(0) == status.replicas.unwrap_or(0) { Rollout::Complete } else { Rollout::Underway }
 }
 
 fn observed(container: &Container) -> ContainerSeen {

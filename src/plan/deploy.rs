@@ -1,14 +1,16 @@
-//! Deploy: bring up a release that is not known good.
+//! Deploy: bring up a release that is not known good. Only what differs from the one that runs is done.
 
 use super::{
-    Decision, Verdict,
+    Decision, Verdict, drift,
     input::{Desired, Seen, World},
-    journal, safety,
-    target::{asked_digest, refuse, rest},
+    journal,
+    report::{self, Aim, Draft},
+    safety,
+    target::{refuse, rest},
 };
 use crate::api::{
     names,
-    operation::{Action, Kind, Operation, OperationState, Use},
+    operation::{Action, Kind, Use},
     release::Method,
 };
 
@@ -29,28 +31,41 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
         (Some(_), None) => return Decision::LookAtDatabase,
         (Some(_), Some(Seen::Unknown(unseen))) => return rest(world, Verdict::unseen(unseen)),
         (Some(_), Some(Seen::Known(database))) => match safety::pending(&world.spec, database, &desired.content) {
-            Ok(pending) => pending,
+            Ok(pending) => match (&database.other_owner, pending.is_empty()) {
+                (Some(owner), false) => return rest(world, Verdict::shared(world, owner)),
+                (Some(_) | None, _) => pending,
+            },
             Err(problems) => return refuse(world, &problems),
         },
     };
 
     let release = world.status.releases + 1;
+    let mut why = Vec::new();
     let mut actions = vec![
         Action::Keep { release, digest: desired.digest.clone(), revision: desired.revision.clone() },
         Action::Preflight {
             release,
             migrations: pending.clone(),
+            reverts: Vec::new(),
             database: if pending.is_empty() { Use::Untouched } else { Use::Needed },
             cache: Use::Untouched,
         },
     ];
-    if !pending.is_empty() {
+    if pending.is_empty() {
+        why.push("it has no migration that is not applied: the database stays as it is");
+    } else {
         if world.spec.rollback.database.contains(&Method::Restore) {
             actions.push(Action::BackUp { release, point: names::point(&world.name, release) });
+        } else {
+            why.push("spec.rollback.database has no Restore: no backup point is taken");
         }
         actions.push(Action::Migrate { release, migrations: pending });
     }
-    actions.push(Action::Deploy { release });
+    if drift::application_stays(world, &desired.content) {
+        why.push("images, configuration and Secrets are those that run: the pods stay");
+    } else {
+        actions.push(Action::Deploy { release });
+    }
     // A failed rollback may have left the fence up.
     if let Some(workloads) = journal::open_fence(&world.status) {
         actions.push(Action::Unfence { workloads });
@@ -60,21 +75,19 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
         actions.push(Action::Bake { hold: bake.hold, every: bake.every, failure_threshold: bake.failure_threshold });
     }
 
-    Decision::Begin(Box::new(Operation {
-        id: world.status.operations + 1,
-        kind: Kind::Deploy,
-        state: OperationState::Running,
-        cause: desired.cause.clone(),
-        remediates: None,
-        from: world.status.release,
-        to: release,
-        version: desired.content.version.clone(),
-        digest: desired.digest.clone(),
-        revision: desired.revision.clone(),
-        wanted: asked_digest(world),
-        generation: world.generation,
-        started_at: world.now,
-        finished_at: None,
-        steps: journal::pending_steps(actions),
-    }))
+    let aim = Aim { release, version: desired.content.version.clone(), digest: desired.digest.clone(), revision: desired.revision.clone() };
+    let why = std::iter::once("it is not known good").chain(why).collect::<Vec<_>>().join("; ");
+    report::begin(
+        world,
+        Draft {
+            kind: Kind::Deploy,
+            aim,
+            cause: desired.cause.clone(),
+            remediates: None,
+            undoes: None,
+            why,
+            not_chosen: Vec::new(),
+            actions,
+        },
+    )
 }

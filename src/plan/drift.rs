@@ -2,13 +2,13 @@
 
 use super::{
     Decision,
-    input::{EnvSource, Outlook, Seen, Unseen, World},
+    input::{DatabaseSeen, EnvSource, Outlook, Rollout, Seen, Unseen, World},
     journal,
-    target::asked_digest,
+    report::{self, Aim, Draft},
 };
 use crate::api::{
-    Kept, names,
-    operation::{Action, Kind, Operation, OperationState},
+    Content, Kept, names,
+    operation::{Action, Kind},
     status::HistoryEntry,
 };
 
@@ -60,27 +60,43 @@ pub fn environment(release: &str, kept: &Kept) -> Vec<(String, EnvSource)> {
     config.chain(secrets).collect()
 }
 
+/// Whether the database holds exactly what this release runs on.
+pub fn database_fits(world: &World, database: &DatabaseSeen, release: &HistoryEntry) -> bool {
+    let Some(kept) = world.kept.get(&release.release) else { return false };
+    let whole = database.applied.iter().all(|applied| applied.trouble.is_none());
+    whole && database.applied.iter().map(|applied| applied.version).eq(kept.content.migrations.iter().map(|migration| migration.version))
+}
+
+/// Whether a release with this content needs nothing but what runs: the same images, configuration and Secrets as the release
+/// that is deployed, which the live workloads have without a difference.
+pub fn application_stays(world: &World, content: &Content) -> bool {
+    let Some(current) = world.current() else { return false };
+    let Some(kept) = world.kept.get(&current.release) else { return false };
+    let same = kept.content.images == content.images && kept.content.config == content.config && kept.content.secrets == content.secrets;
+    let rolled_out = match &world.workloads {
+        Seen::Known(workloads) => workloads.iter().all(|workload| workload.rollout == Rollout::Complete),
+        Seen::Unknown(_) => false,
+    };
+    same && rolled_out && find(world, current) == Seen::Known(Vec::new())
+}
+
 /// One operation that deploys the release again.
 pub fn repair(world: &World, current: &HistoryEntry, differences: &[String]) -> Decision {
-    Decision::Begin(Box::new(Operation {
-        id: world.status.operations + 1,
-        kind: Kind::Repair,
-        state: OperationState::Running,
-        cause: format!("drift: {}", differences.join("; ")),
-        // The last rollback's answer to a failure still stands while its drift is put right.
-        remediates: world.status.operation.as_ref().and_then(|operation| operation.remediates),
-        from: Some(current.release),
-        to: current.release,
-        version: current.version.clone(),
-        digest: current.digest.clone(),
-        revision: current.revision.clone(),
-        wanted: asked_digest(world),
-        generation: world.generation,
-        started_at: world.now,
-        finished_at: None,
-        steps: journal::pending_steps(vec![
-            Action::Deploy { release: current.release },
-            Action::Verify { within: world.spec.verify.timeout },
-        ]),
-    }))
+    let mut actions = vec![Action::Deploy { release: current.release }];
+    actions.extend(journal::open_fence(&world.status).map(|workloads| Action::Unfence { workloads }));
+    actions.push(Action::Verify { within: world.spec.verify.timeout });
+    report::begin(
+        world,
+        Draft {
+            kind: Kind::Repair,
+            aim: Aim::from(current),
+            cause: format!("drift: {}", differences.join("; ")),
+            // The last rollback's answer to a failure still stands while its drift is put right.
+            remediates: world.status.operation.as_ref().and_then(|operation| operation.remediates),
+            undoes: None,
+            why: "the workloads differ from the release that should run".to_owned(),
+            not_chosen: Vec::new(),
+            actions,
+        },
+    )
 }

@@ -15,6 +15,7 @@ use crate::api::{
 #[derive(Clone, Debug)]
 pub struct World {
     pub now: Timestamp,
+    pub namespace: String,
     pub name: String,
     pub uid: String,
     pub generation: i64,
@@ -22,6 +23,12 @@ pub struct World {
     pub status: ReleaseStatus,
     /// The `resetAt` token on the object.
     pub reset_at: Option<String>,
+    /// The `undo` token on the object.
+    pub undo: Option<String>,
+    pub approve: Option<ApprovalSeen>,
+    pub life: Life,
+    /// Other Releases, each with what it and this one both claim.
+    pub rivals: Vec<String>,
     /// What the source asks for.
     pub desired: Seen<Desired>,
     /// Releases that can be gone back to, by number.
@@ -56,6 +63,23 @@ impl World {
             .filter(|entry| entry.state == ReleaseState::KnownGood && entry.release < number)
             .max_by_key(|entry| entry.release)
     }
+}
+
+/// Where the object is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Wanted,
+    /// Deleted, and kept only until what it holds is freed.
+    Leaving,
+}
+
+/// The `approve` annotation on the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovalSeen {
+    /// The plan that it names.
+    pub digest: String,
+    /// Who set it, where the admission policy is installed.
+    pub by: Option<String>,
 }
 
 /// Something that was looked for. What could not be seen is never taken for absent, and never for safe.
@@ -99,7 +123,15 @@ pub struct Desired {
 pub struct WorkloadSeen {
     pub name: String,
     pub replicas: i32,
+    /// Whether all its pods run the newest template.
+    pub rollout: Rollout,
     pub containers: BTreeMap<String, ContainerSeen>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rollout {
+    Complete,
+    Underway,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +156,12 @@ pub struct DatabaseSeen {
     pub uncarried: Vec<String>,
     /// The exact GRANT statements for what the account lacks.
     pub missing_grants: Vec<String>,
+    /// Transactions that are prepared and wait for their end: nothing can be swapped under them.
+    pub prepared: Vec<String>,
+    /// The operation that swapped the live tables in, as `uid/operation`.
+    pub swapped_by: Option<String>,
+    /// Another Release that migrates this schema, as `namespace/name`.
+    pub other_owner: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -131,6 +169,8 @@ pub struct AppliedSeen {
     pub version: u64,
     pub name: String,
     pub checksum: String,
+    /// The release that brought it.
+    pub release: u64,
     /// `None`: whole. Else what stands half way.
     pub trouble: Option<String>,
 }
@@ -142,4 +182,5 @@ pub struct PointSeen {
     pub verified: bool,
     /// Highest migration in it.
     pub schema_version: Option<u64>,
+    pub taken_at: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! The journal of one operation: which step is next, what an outcome makes of it, and what its end makes of the status.
+//! The journal of one operation: what beginning, running and ending it makes of the status.
 //!
 //! Every transition of `status.operation` is in this file. `record` writes what comes out of here; the crash simulation
 //! drives the same functions.
@@ -7,14 +7,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    Decision,
-    input::{Seen, World},
-};
 use crate::api::{
     Span,
-    operation::{Action, Kind, Operation, OperationState, Scale, Step, StepName, StepState},
-    status::{HISTORY_LIMIT, HistoryEntry, Quarantined, ReleaseState, ReleaseStatus},
+    operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
+    status::{Aside, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
 };
 
 /// How one run of a step ended.
@@ -30,58 +26,41 @@ pub enum Outcome {
     Refused { message: String },
     /// The step can't be done.
     Failed { message: String },
+    /// What would be lost, while nothing is touched. Whether it goes on is not for the step to say.
+    Measured { loss: Loss },
+    /// The step would take away more than was measured when nobody had to be asked, and has not touched anything.
+    Unapproved { message: String },
 }
 
 /// Longest pause between two tries of a step: a person who has mended the cause should not have to wait long.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Picks the step to run, or the end of the operation.
-pub fn next(world: &World, operation: &Operation) -> Decision {
-    let Some((index, step)) = operation.steps.iter().enumerate().find(|(_, step)| step.state != StepState::Done) else {
-        return Decision::Close(OperationState::Succeeded);
-    };
-    if step.state == StepState::Failed {
-        return Decision::Close(OperationState::Failed);
-    }
-    if cancellable(operation, step) && newer_wanted(world, operation) {
-        return Decision::Close(OperationState::Superseded);
-    }
-    match step.retry_at {
-        Some(at) if at > world.now => Decision::Rest {
-            verdict: super::Verdict::progressing(operation),
-            again: Duration::try_from(at.duration_since(world.now)).unwrap_or(LONGEST_BACKOFF),
-        },
-        _ => Decision::Run { step: index },
-    }
-}
-
-/// Waiting, verifying and baking give way to something newer. A database step that was begun never does, and a rollback
-/// that has begun to change things is finished.
-fn cancellable(operation: &Operation, step: &Step) -> bool {
-    let database_at_work = step.state == StepState::Started && step.name.changes_database();
-    match operation.kind {
-        Kind::Deploy => !database_at_work,
-        Kind::Rollback => step.name == StepName::Preflight,
-        Kind::Repair => true,
-    }
-}
-
-/// Something else is asked for. Where that can't be begun, what has begun to change things is not left half done for it.
-fn newer_wanted(world: &World, operation: &Operation) -> bool {
-    match (&world.spec.rollback_to, &world.desired) {
-        (Some(pin), _) => world.entry(pin.release).is_some_and(|entry| {
-            entry.digest != operation.wanted && (entry.state == ReleaseState::KnownGood || !has_changed_things(operation))
-        }),
-        (None, Seen::Known(desired)) => {
-            let quarantined = world.status.quarantine.iter().any(|entry| entry.digest == desired.digest);
-            desired.digest != operation.wanted && (!quarantined || !has_changed_things(operation))
+/// Whether a stored operation is one that this file could have written; else what is wrong with it.
+pub fn legal(operation: &Operation) -> Result<(), String> {
+    let mut ended = false;
+    let failed = operation.steps.iter().any(|step| step.state == StepState::Failed);
+    for step in &operation.steps {
+        let name = step.name.as_str();
+        if step.name != step.action.name() {
+            return Err(format!("step {name} holds the action of a step {}", step.action.name().as_str()));
         }
-        (None, Seen::Unknown(_)) => false,
+        match step.state {
+            // After a failure the fence is taken down where that is safe.
+            StepState::Done | StepState::Started | StepState::Failed if ended && !(failed && step.name == StepName::Unfence) => {
+                return Err(format!("step {name} was begun before the one in front of it was done"));
+            }
+            StepState::Done => {}
+            StepState::Started | StepState::Failed if step.started_at.is_none() => {
+                return Err(format!("step {name} is {:?} but was never begun", step.state));
+            }
+            StepState::Pending | StepState::Started | StepState::Failed => ended = true,
+        }
     }
+    if operation.steps.is_empty() { Err("it has no steps".to_owned()) } else { Ok(()) }
 }
 
 /// Whether a step was begun after which the world is not what it was.
-fn has_changed_things(operation: &Operation) -> bool {
+pub fn has_changed_things(operation: &Operation) -> bool {
     operation.steps.iter().any(|step| {
         step.state != StepState::Pending
             && (step.name.changes_database() || matches!(step.name, StepName::Deploy | StepName::Fence | StepName::Unfence))
@@ -127,8 +106,29 @@ pub fn opened(mut status: ReleaseStatus, operation: Operation) -> ReleaseStatus 
         );
         trim(&mut status);
     }
+    remember(&mut status, &operation);
+    if let Some(undone) = operation.undoes {
+        status.last_handled_undo = Some(undone.to_string());
+    }
     status.operation = Some(operation);
     status
+}
+
+/// What the bounds on loops count: answers to failures, and what else was asked for.
+fn remember(status: &mut ReleaseStatus, operation: &Operation) {
+    match operation.kind {
+        Kind::Deploy | Kind::Rollback | Kind::Restore | Kind::Undo => status.hold = None,
+        Kind::Repair | Kind::Cleanup | Kind::Leave => return,
+    }
+    let at = operation.started_at;
+    if let Some(release) = operation.remediates {
+        status.automatic_rollbacks.retain(|rollback| rollback.release != release);
+        status.automatic_rollbacks.insert(0, AutomaticRollback { release, at });
+        status.automatic_rollbacks.truncate(RECENT_LIMIT);
+    } else if status.switches.first().is_none_or(|switch| switch.digest != operation.digest) {
+        status.switches.insert(0, Switch { digest: operation.digest.clone(), at });
+        status.switches.truncate(RECENT_LIMIT);
+    }
 }
 
 /// Keeps the newest entries, whatever is deployed or could be gone back to next, and the backup point for that.
@@ -151,6 +151,10 @@ fn trim(status: &mut ReleaseStatus) {
 /// The status with step `index` begun. `None`: there is no such step, or it may not be begun.
 pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Option<ReleaseStatus> {
     let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
+    let leads_somewhere = match operation.kind {
+        Kind::Deploy | Kind::Rollback | Kind::Undo | Kind::Leave => true,
+        Kind::Repair | Kind::Restore | Kind::Cleanup => false,
+    };
     let (to, version, revision) = (operation.to, operation.version.clone(), operation.revision.clone());
     let step = operation.steps.get_mut(index)?;
     match step.state {
@@ -163,8 +167,14 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     }
     step.attempt += 1;
     step.retry_at = None;
-    if step.name == StepName::Deploy {
-        // From here on the workloads may run it.
+    let name = step.name;
+    if let Action::Stage { shadow, .. } = &step.action
+        && !status.shadows.contains(shadow)
+    {
+        status.shadows.push(shadow.clone());
+    }
+    // From here on the workloads may run it; where they stay as they are, from the first check of it.
+    if matches!(name, StepName::Deploy | StepName::Verify) && leads_somewhere {
         status.release = Some(to);
         status.version = Some(version);
         status.last_applied_revision = Some(revision);
@@ -182,9 +192,10 @@ pub fn settled(
     now: Timestamp,
 ) -> Option<ReleaseStatus> {
     let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
-    let overdue = now.duration_since(clock_start(operation)) > signed(timeout.0);
     let to = operation.to;
     let step = operation.steps.get_mut(index).filter(|step| step.state == StepState::Started)?;
+    let age = step.started_at.map_or(SignedDuration::ZERO, |started| now.duration_since(started));
+    let overdue = limit(step.name, timeout).is_some_and(|limit| age > signed(limit.0));
     let fail = |step: &mut Step, message: String| {
         step.state = StepState::Failed;
         step.finished_at = Some(now);
@@ -199,8 +210,9 @@ pub fn settled(
             step.failures = None;
             step.message = Some(message.clone());
         }
-        Outcome::Waiting { message, .. } | Outcome::Retry { message } if overdue && limited(step.name) => {
-            fail(step, format!("not done within {timeout} (spec.timeout): {message}"));
+        Outcome::Waiting { message, .. } | Outcome::Retry { message } if overdue => {
+            let limit = limit(step.name, timeout).unwrap_or(timeout);
+            fail(step, format!("not done within {limit}: {message}"));
         }
         Outcome::Waiting { message, again: _, failures } => {
             step.failures = *failures;
@@ -215,25 +227,106 @@ pub fn settled(
             step.retry_at = after(now, retry_interval.0);
         }
         Outcome::Failed { message } => fail(step, message.clone()),
+        Outcome::Measured { loss } => {
+            step.message = Some(loss.to_string());
+            operation.loss = Some(loss.clone());
+            let approval = Approval { state: ApprovalState::Waiting, by: None, at: None };
+            operation.approval.get_or_insert(approval);
+        }
+        Outcome::Unapproved { message } => {
+            fail(step, message.clone());
+            operation.approval = Some(Approval { state: ApprovalState::Outdated, by: None, at: None });
+        }
     }
-    if let (Outcome::Done { .. }, Action::BackUp { point, .. }) = (outcome, &step.action) {
-        status.last_backup_point = Some(point.clone());
-        if let Some(entry) = status.history.iter_mut().find(|entry| entry.release == to) {
-            entry.backup_point = Some(point.clone());
+    if let Outcome::Done { .. } = outcome {
+        let step = status.operation.as_ref().and_then(|operation| operation.steps.get(index)).cloned();
+        if let Some(step) = step {
+            inventory(&mut status, &step.action, to, now);
         }
     }
     Some(status)
 }
 
-/// From when on an operation's time counts: how long Preflight waited for somebody to mend something is not its own.
-fn clock_start(operation: &Operation) -> Timestamp {
-    let preflight = operation.steps.iter().find(|step| step.name == StepName::Preflight);
-    preflight.and_then(|step| step.finished_at).unwrap_or(operation.started_at)
+/// What a step that is done adds to the things of which Backout keeps account, or takes from them.
+fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp) {
+    match action {
+        Action::BackUp { point, .. } => {
+            status.last_backup_point = Some(point.clone());
+            mark(status, to, |entry| entry.backup_point = Some(point.clone()));
+        }
+        Action::Restore { shadow, aside, keep, .. } => {
+            let operation = status.operation.as_ref();
+            let entry = Aside {
+                schema: aside.clone(),
+                operation: operation.map_or(0, |operation| operation.id),
+                from: operation.and_then(|operation| operation.from),
+                to,
+                at: now,
+                until: after(now, keep.0).unwrap_or(now),
+            };
+            status.shadows.retain(|schema| schema != shadow);
+            status.asides.retain(|aside| aside.schema != *shadow && aside.schema != entry.schema);
+            status.asides.insert(0, entry);
+        }
+        Action::Discard { schemas, .. } => {
+            status.shadows.retain(|schema| !schemas.contains(schema));
+            status.asides.retain(|aside| !schemas.contains(&aside.schema));
+        }
+        Action::Keep { .. }
+        | Action::Preflight { .. }
+        | Action::Migrate { .. }
+        | Action::Deploy { .. }
+        | Action::FlushCache { .. }
+        | Action::Verify { .. }
+        | Action::Bake { .. }
+        | Action::Stage { .. }
+        | Action::Fence { .. }
+        | Action::Approve { .. }
+        | Action::RevertSchema { .. }
+        | Action::Unfence { .. } => {}
+    }
 }
 
-/// Preflight waits for people, and Bake has an end of its own.
-fn limited(step: StepName) -> bool {
-    !matches!(step, StepName::Preflight | StepName::Bake)
+/// The status with the gate opened. `None`: no gate is waiting there.
+pub fn granted(mut status: ReleaseStatus, index: usize, approval: Approval, now: Timestamp) -> Option<ReleaseStatus> {
+    let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
+    let step = operation.steps.get_mut(index).filter(|step| step.state == StepState::Started && step.name == StepName::Approve)?;
+    let loss = operation.loss.as_ref().map(ToString::to_string).unwrap_or_default();
+    step.state = StepState::Done;
+    step.finished_at = Some(now);
+    step.retry_at = None;
+    step.message = Some(match approval.state {
+        ApprovalState::Approved => {
+            let by = approval.by.as_deref().unwrap_or("somebody (without the admission policy nobody can tell who)");
+            format!("plan {} approved by {by}; {loss}", operation.plan.digest)
+        }
+        ApprovalState::NotNeeded | ApprovalState::Waiting | ApprovalState::Outdated => loss,
+    });
+    operation.approval = Some(approval);
+    Some(status)
+}
+
+/// Behind a fence the application is down: a cache that can't be flushed must not hold it there.
+const FLUSH_LIMIT: Span = Span(Duration::from_secs(60));
+
+/// How long one step may take. Preflight and Approve wait for people, and Bake has an end of its own. What another step took
+/// is not held against it: a fence after an hour of loading must have its own time.
+fn limit(step: StepName, timeout: Span) -> Option<Span> {
+    match step {
+        StepName::Preflight | StepName::Approve | StepName::Bake => None,
+        StepName::FlushCache => Some(timeout.min(FLUSH_LIMIT)),
+        StepName::Keep
+        | StepName::BackUp
+        | StepName::Migrate
+        | StepName::Deploy
+        | StepName::Verify
+        | StepName::Stage
+        | StepName::Fence
+        | StepName::RevertSchema
+        | StepName::Restore
+        | StepName::Unfence
+        | StepName::Discard => Some(timeout),
+    }
 }
 
 /// The status with its operation ended. `None`: none runs.
@@ -280,15 +373,47 @@ pub fn closed(mut status: ReleaseStatus, end: OperationState, now: Timestamp) ->
                 }
             }
         }
-        (Kind::Rollback, OperationState::Failed | OperationState::Superseded) | (Kind::Repair, _) | (_, OperationState::Running) => {}
+        (Kind::Restore, OperationState::Succeeded) => {
+            status.restored_point = operation.steps.iter().find_map(|step| match &step.action {
+                Action::Stage { point, .. } => Some(point.clone()),
+                _ => None,
+            });
+        }
+        (Kind::Undo, OperationState::Succeeded) => undone(&mut status, &operation),
+        (Kind::Rollback | Kind::Restore | Kind::Undo, OperationState::Failed | OperationState::Superseded | OperationState::Running)
+        | (Kind::Repair | Kind::Cleanup | Kind::Leave, _)
+        | (Kind::Deploy, OperationState::Running) => {}
     }
     Some(status)
+}
+
+/// The status with a request answered that can't be met.
+pub fn refused(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
+    status.last_handled_undo = Some(token);
+    status
+}
+
+/// A rollback was undone: the releases that it took back shape what is live again, and that stays until something else is
+/// asked for.
+fn undone(status: &mut ReleaseStatus, operation: &Operation) {
+    status.release = Some(operation.to);
+    let back = operation.from.unwrap_or_default();
+    for entry in status.history.iter_mut().filter(|entry| entry.release > back && entry.release <= operation.to) {
+        entry.undone_at = None;
+        if entry.state == ReleaseState::Undone {
+            entry.state = if entry.verified_at.is_some() { ReleaseState::KnownGood } else { ReleaseState::Superseded };
+        }
+    }
+    status.hold = Some(Hold { wanted: operation.wanted.clone(), operation: operation.id });
 }
 
 /// The status with failures and quarantine forgotten, because a person asked for it. Where a rollback failed, it is the
 /// rollback that is tried again: the release that it answers stays in quarantine.
 pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
-    let failed = status.operation.as_mut().filter(|operation| operation.state == OperationState::Failed);
+    // One that runs is reset only where its record can't be gone on from.
+    let failed = status.operation.as_mut().filter(|operation| {
+        operation.state == OperationState::Failed || (operation.state == OperationState::Running && legal(operation).is_err())
+    });
     let mut answers_failure = false;
     if let Some(operation) = failed {
         operation.state = OperationState::Superseded;
@@ -297,38 +422,52 @@ pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     if !answers_failure {
         status.quarantine.clear();
     }
+    status.automatic_rollbacks.clear();
+    status.switches.clear();
+    status.hold = None;
     status.last_handled_reset_at = Some(token);
     status
 }
 
-/// The replicas to go back to, where the last operation put up the fence and did not take it down.
+/// The replicas to go back to, where the last operation put up the fence, or took one over, and did not take it down.
 pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
     let operation = status.operation.as_ref()?;
-    let fenced = operation.steps.iter().any(|step| step.name == StepName::Fence && step.state != StepState::Pending);
-    let unfence = operation.steps.iter().find_map(|step| match &step.action {
-        Action::Unfence { workloads } => Some((workloads, step.state)),
-        Action::Keep { .. }
-        | Action::Preflight { .. }
-        | Action::BackUp { .. }
-        | Action::Migrate { .. }
-        | Action::Deploy { .. }
-        | Action::FlushCache { .. }
-        | Action::Verify { .. }
-        | Action::Bake { .. }
-        | Action::Stage { .. }
-        | Action::Fence { .. }
-        | Action::RevertSchema { .. }
-        | Action::Restore { .. } => None,
-    });
-    match unfence {
-        // An Unfence without a Fence of its own was inherited from an operation before.
-        Some((workloads, state))
-            if state != StepState::Done && (fenced || !operation.steps.iter().any(|step| step.name == StepName::Fence)) =>
-        {
-            Some(workloads.clone())
+    let mut open = None;
+    let mut first = true;
+    for step in &operation.steps {
+        match &step.action {
+            Action::Fence { workloads } => {
+                if step.state != StepState::Pending {
+                    open = Some(workloads);
+                }
+                first = false;
+            }
+            Action::Unfence { workloads } => {
+                // Without a Fence before it, it takes down one from an operation before.
+                if first {
+                    open = Some(workloads);
+                }
+                if step.state == StepState::Done {
+                    open = None;
+                }
+                first = false;
+            }
+            Action::Keep { .. }
+            | Action::Preflight { .. }
+            | Action::BackUp { .. }
+            | Action::Migrate { .. }
+            | Action::Deploy { .. }
+            | Action::FlushCache { .. }
+            | Action::Verify { .. }
+            | Action::Bake { .. }
+            | Action::Stage { .. }
+            | Action::Approve { .. }
+            | Action::RevertSchema { .. }
+            | Action::Restore { .. }
+            | Action::Discard { .. } => {}
         }
-        Some(_) | None => None,
     }
+    open.cloned()
 }
 
 fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {

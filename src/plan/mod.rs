@@ -2,23 +2,31 @@
 //! randomness, so that the same world always gives the same decision, after a crash as before it.
 //!
 //! ```text
-//! World ─▶ decide ─┬─ an operation runs ──▶ journal::next      which step, or how it ends
-//!                  └─ none runs ─────────▶ target::choose     in sync, or deploy:: / rollback:: / repair
+//! World ─▶ decide ─┬─ an operation runs ──▶ course::next       which step, or how it ends
+//!                  └─ none runs ─────────▶ target::choose     in sync, or deploy:: / rollback:: / undo:: / repair
+//! a Release that is deleted ────────────▶ leaving::next      into a safe state, then gone
 //! ```
 
+mod approval;
+mod course;
+mod damping;
 mod deploy;
 mod drift;
+mod housekeeping;
 pub mod input;
 pub mod journal;
+mod leaving;
+mod report;
 mod rollback;
 mod safety;
 pub mod summary;
 mod target;
+mod undo;
 
 use std::time::Duration;
 
-use crate::api::operation::{Operation, OperationState};
-use input::World;
+use crate::api::operation::{Approval, Operation, OperationState};
+use input::{Life, World};
 pub use summary::Verdict;
 
 /// What to do next: at most one thing.
@@ -34,14 +42,29 @@ pub enum Decision {
     Begin(Box<Operation>),
     /// Run this step of the operation that runs, or look at it again.
     Run { step: usize },
+    /// The gate before this step's successor opens: nobody had to be asked, or somebody approved.
+    Grant { step: usize, approval: Approval },
     /// The operation that runs has come to its end.
     Close(OperationState),
+    /// A request by annotation can't be met; it is answered once and not kept waiting for.
+    Refuse { token: String, message: String },
+    /// Nothing is held any more: let the object go.
+    Farewell,
 }
 
 /// Decides what to do next. Total: every world has a decision.
 pub fn decide(world: &World) -> Decision {
-    if let Some(operation) = world.running() {
-        return journal::next(world, operation);
+    if let Some(operation) = world.running()
+        && let Err(fault) = journal::legal(operation)
+    {
+        return match target::reset(world) {
+            Some(decision) => decision,
+            None => target::rest(world, Verdict::illegal_journal(operation, &fault)),
+        };
     }
-    target::choose(world)
+    match (world.life, world.running()) {
+        (Life::Leaving, _) => leaving::next(world),
+        (Life::Wanted, Some(operation)) => course::next(world, operation),
+        (Life::Wanted, None) => target::choose(world),
+    }
 }

@@ -1,15 +1,18 @@
-//! Rollback: go back to a known good release by the first way that is possible, doing only what differs.
+//! Rollback: go back to a known good release by the first way that is possible, doing only what differs. And Restore: bring
+//! back the data of a backup point under the release that runs.
 
 use super::{
-    Decision, Verdict,
-    input::{DatabaseSeen, Seen, World},
-    journal, safety,
-    target::{asked_digest, rest},
+    Decision, Verdict, drift,
+    input::{DatabaseSeen, PointSeen, Seen, World},
+    journal,
+    report::{self, Aim, Draft},
+    safety,
+    target::rest,
 };
 use crate::api::{
     Content, names,
-    operation::{Action, Kind, Operation, OperationState, Revert, Scale, Use},
-    release::Method,
+    operation::{Action, ApprovalState, Kind, Revert, Risk, Scale, Tolerated, Use},
+    release::{ApprovalPolicy, Method},
     status::HistoryEntry,
 };
 
@@ -34,39 +37,76 @@ pub fn plan(world: &World, target: &HistoryEntry, why: &Why) -> Decision {
     let Some(kept) = world.kept.get(&target.release) else {
         return rest(world, Verdict::not_kept(&world.name, target));
     };
-    let way = match (&world.spec.database, &world.database) {
-        (None, _) => Way::Nothing,
+    let Chosen { way, reason, not_chosen } = match (&world.spec.database, &world.database) {
+        (None, _) => Chosen { way: Way::Nothing, reason: "spec.database names no database".to_owned(), not_chosen: Vec::new() },
         (Some(_), None) => return Decision::LookAtDatabase,
         (Some(_), Some(Seen::Unknown(unseen))) => return rest(world, Verdict::unseen(unseen)),
         (Some(_), Some(Seen::Known(database))) => match choose(world, database, target, &kept.content, &why.methods) {
-            Ok(way) => way,
+            Ok(Chosen { way: Way::RevertSchema(_) | Way::Restore { .. }, .. }) if database.other_owner.is_some() => {
+                return rest(world, Verdict::shared(world, database.other_owner.as_deref().unwrap_or_default()));
+            }
+            Ok(chosen) => chosen,
             Err(reasons) => return rest(world, Verdict::no_way_back(target, &reasons)),
         },
     };
-    let scales = match &world.workloads {
-        Seen::Unknown(unseen) => return rest(world, Verdict::unseen(unseen)),
-        Seen::Known(workloads) => journal::open_fence(&world.status).unwrap_or_else(|| {
-            workloads.iter().map(|workload| Scale { name: workload.name.clone(), replicas: workload.replicas }).collect()
-        }),
+    let scales = match scales(world) {
+        Ok(scales) => scales,
+        Err(decision) => return decision,
     };
+    let change = change(world, way, target.release);
+    let deploy = if drift::application_stays(world, &kept.content) { Deploy::Stays } else { Deploy::Release(target.release) };
+    let actions = actions(world, target.release, change, deploy, scales);
+    report::begin(
+        world,
+        Draft {
+            kind: Kind::Rollback,
+            aim: Aim::from(target),
+            cause: why.cause.clone(),
+            remediates: why.remediates,
+            undoes: None,
+            why: reason,
+            not_chosen,
+            actions,
+        },
+    )
+}
 
-    Decision::Begin(Box::new(Operation {
-        id: world.status.operations + 1,
-        kind: Kind::Rollback,
-        state: OperationState::Running,
-        cause: why.cause.clone(),
-        remediates: why.remediates,
-        from: world.status.release,
-        to: target.release,
-        version: target.version.clone(),
-        digest: target.digest.clone(),
-        revision: target.revision.clone(),
-        wanted: asked_digest(world),
-        generation: world.generation,
-        started_at: world.now,
-        finished_at: None,
-        steps: journal::pending_steps(actions(world, target, way, scales)),
-    }))
+/// Plans bringing back the data of `name` under `current`, or says why that can't be.
+pub fn data(world: &World, current: &HistoryEntry, name: &str) -> Decision {
+    let Some(kept) = world.kept.get(&current.release) else {
+        return rest(world, Verdict::not_kept(&world.name, current));
+    };
+    let database = match (&world.spec.database, &world.database) {
+        (None, _) => return rest(world, Verdict::no_data_to_restore(name, "spec.database names no database")),
+        (Some(_), None) => return Decision::LookAtDatabase,
+        (Some(_), Some(Seen::Unknown(unseen))) => return rest(world, Verdict::unseen(unseen)),
+        (Some(_), Some(Seen::Known(database))) => database,
+    };
+    if let Some(owner) = &database.other_owner {
+        return rest(world, Verdict::shared(world, owner));
+    }
+    if let Err(reason) = carried(database).and_then(|()| fitting(world, name, current, &kept.content)) {
+        return rest(world, Verdict::no_data_to_restore(name, &reason));
+    }
+    let scales = match scales(world) {
+        Ok(scales) => scales,
+        Err(decision) => return decision,
+    };
+    let change = change(world, Way::Restore { point: name.to_owned() }, current.release);
+    let actions = actions(world, current.release, change, Deploy::Stays, scales);
+    report::begin(
+        world,
+        Draft {
+            kind: Kind::Restore,
+            aim: Aim::from(current),
+            cause: format!("spec.rollbackTo asks for the data of BackupPoint {name}"),
+            remediates: None,
+            undoes: None,
+            why: format!("it holds the schema of release {} ({}), which goes on running", current.release, current.version),
+            not_chosen: Vec::new(),
+            actions,
+        },
+    )
 }
 
 /// How the database is taken back.
@@ -79,47 +119,131 @@ enum Way {
     },
 }
 
-fn actions(world: &World, target: &HistoryEntry, way: Way, scales: Vec<Scale>) -> Vec<Action> {
-    let release = target.release;
-    let operation = world.status.operations + 1;
+struct Chosen {
+    way: Way,
+    reason: String,
+    not_chosen: Vec<String>,
+}
+
+/// A change of the database, with what comes before it.
+pub struct Change {
+    pub stage: Option<Action>,
+    pub risk: Risk,
+    pub action: Action,
+}
+
+/// Whether the workloads get something.
+pub enum Deploy {
+    Stays,
+    Release(u64),
+}
+
+fn change(world: &World, way: Way, release: u64) -> Option<Change> {
+    let database = world.spec.database.as_ref()?;
+    match way {
+        Way::Nothing => None,
+        Way::RevertSchema(migrations) => Some(Change {
+            stage: None,
+            risk: Risk::Scripts { migrations: migrations.clone() },
+            action: Action::RevertSchema { migrations, tolerated: tolerated(world) },
+        }),
+        Way::Restore { point } => {
+            let operation = world.status.operations + 1;
+            let shadow = names::shadow(&database.mysql.name, &world.uid, &point);
+            let since = world.points.get(&point).and_then(|point| point.taken_at);
+            Some(Change {
+                stage: Some(Action::Stage { point: point.clone(), shadow: shadow.clone() }),
+                risk: Risk::Replacement { schema: shadow.clone(), since },
+                action: Action::Restore {
+                    point,
+                    shadow,
+                    aside: names::aside(&database.mysql.name, &world.uid, operation),
+                    release,
+                    tolerated: tolerated(world),
+                    keep: world.spec.rollback.keep_aside,
+                },
+            })
+        }
+    }
+}
+
+/// What the workloads go back to behind a fence.
+pub fn scales(world: &World) -> Result<Vec<Scale>, Decision> {
+    match &world.workloads {
+        Seen::Unknown(unseen) => Err(rest(world, Verdict::unseen(unseen))),
+        Seen::Known(workloads) => Ok(journal::open_fence(&world.status).unwrap_or_else(|| {
+            workloads.iter().map(|workload| Scale { name: workload.name.clone(), replicas: workload.replicas }).collect()
+        })),
+    }
+}
+
+/// When the next operation asks: as the spec says, or in any case where more would be lost than was measured before.
+pub fn policy(world: &World) -> ApprovalPolicy {
+    let last = world.status.operation.as_ref().and_then(|operation| operation.approval.as_ref());
+    match (world.spec.rollback.approval, last.map(|approval| approval.state)) {
+        (ApprovalPolicy::DataLoss, Some(ApprovalState::Outdated)) => ApprovalPolicy::Always,
+        (policy, _) => policy,
+    }
+}
+
+pub fn tolerated(world: &World) -> Tolerated {
+    match policy(world) {
+        ApprovalPolicy::Never => Tolerated::Any,
+        ApprovalPolicy::DataLoss | ApprovalPolicy::Always => Tolerated::Approved,
+    }
+}
+
+/// The steps of going back, in their order. The fence stands only while the database changes under the application: a shadow
+/// is loaded, and a person is asked, while the application serves. On a half-migrated schema nothing runs: there it is up first.
+pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Deploy, scales: Vec<Scale>) -> Vec<Action> {
+    let policy = policy(world);
     let fence_was_left = journal::open_fence(&world.status).is_some();
+    let half_migrated = match &world.database {
+        Some(Seen::Known(database)) => database.applied.iter().any(|applied| applied.trouble.is_some()),
+        Some(Seen::Unknown(_)) | None => false,
+    };
+    let asks = policy != ApprovalPolicy::Never;
+    let fence = || Action::Fence { workloads: scales.clone() };
+    let unfence = || Action::Unfence { workloads: scales.clone() };
+
     let mut actions = Vec::new();
-    // Up already: taken over first, so that giving way at Preflight can't forget it.
-    if fence_was_left && !matches!(way, Way::Nothing) {
-        actions.push(Action::Fence { workloads: scales.clone() });
+    let mut fenced = fence_was_left;
+    // One that is up already is taken over first, so that giving way at Preflight can't forget it.
+    if change.is_some() && (fence_was_left || half_migrated) {
+        actions.push(fence());
+        fenced = true;
     }
     actions.push(Action::Preflight {
         release,
         migrations: Vec::new(),
-        database: match way {
-            Way::Nothing => Use::Untouched,
-            Way::RevertSchema(_) | Way::Restore { .. } => Use::Needed,
+        reverts: match change.as_ref().map(|change| &change.risk) {
+            Some(Risk::Scripts { migrations }) => migrations.clone(),
+            Some(Risk::Replacement { .. }) | None => Vec::new(),
         },
+        database: if change.is_some() { Use::Needed } else { Use::Untouched },
         cache: if world.spec.cache.is_some() { Use::Needed } else { Use::Untouched },
     });
-    // The fence stands only while the database changes under the application; a shadow is loaded beside it before.
-    let fenced = match (way, &world.spec.database) {
-        (Way::Nothing, _) | (_, None) => None,
-        (Way::RevertSchema(migrations), Some(_)) => Some((None, Action::RevertSchema { migrations })),
-        (Way::Restore { point }, Some(database)) => {
-            let shadow = names::shadow(&database.mysql.name, &world.uid, operation);
-            let aside = names::aside(&database.mysql.name, &world.uid, operation);
-            Some((Some(Action::Stage { point: point.clone(), shadow: shadow.clone() }), Action::Restore { point, shadow, aside, release }))
-        }
-    };
-    let unfence = (fenced.is_some() || fence_was_left).then(|| Action::Unfence { workloads: scales.clone() });
-    if let Some((stage, change)) = fenced {
+    if let Some(Change { stage, risk, action }) = change {
         actions.extend(stage);
-        if !fence_was_left {
-            actions.push(Action::Fence { workloads: scales });
+        if asks {
+            actions.push(Action::Approve { policy, risk });
         }
-        actions.push(change);
+        if !fenced {
+            actions.push(fence());
+            fenced = true;
+        }
+        actions.push(action);
     }
-    actions.push(Action::Deploy { release });
+    match deploy {
+        Deploy::Stays => {}
+        Deploy::Release(release) => actions.push(Action::Deploy { release }),
+    }
     if let Some(cache) = &world.spec.cache {
         actions.push(Action::FlushCache { prefix: cache.flush.prefix.clone() });
     }
-    actions.extend(unfence);
+    if fenced {
+        actions.push(unfence());
+    }
     actions.push(Action::Verify { within: world.spec.verify.timeout });
     actions
 }
@@ -131,7 +255,7 @@ fn choose(
     target: &HistoryEntry,
     content: &Content,
     methods: &[Method],
-) -> Result<Way, Vec<String>> {
+) -> Result<Chosen, Vec<String>> {
     let extra: Vec<u64> = database
         .applied
         .iter()
@@ -146,17 +270,22 @@ fn choose(
         .collect();
     let half_way: Vec<String> = database.applied.iter().filter_map(|applied| applied.trouble.clone()).collect();
     if extra.is_empty() && missing.is_empty() && half_way.is_empty() {
-        return Ok(Way::Nothing);
+        let reason = format!("the migrations of release {} are those applied: the database stays as it is", target.release);
+        return Ok(Chosen { way: Way::Nothing, reason, not_chosen: Vec::new() });
     }
 
     let mut reasons = Vec::new();
     for method in methods {
         let possible = match method {
-            Method::RevertSchema => revert(world, database, &extra, &missing, &half_way).map(Way::RevertSchema),
-            Method::Restore => restore(world, database, target, content).map(|point| Way::Restore { point }),
+            Method::RevertSchema => revert(world, database, &extra, &missing, &half_way)
+                .map(|scripts| (Way::RevertSchema(scripts), "RevertSchema: every migration to undo has its down script".to_owned())),
+            Method::Restore => restore(world, database, target, content).map(|point| {
+                let reason = format!("Restore: BackupPoint {point} is from before the first release that is undone");
+                (Way::Restore { point }, reason)
+            }),
         };
         match possible {
-            Ok(way) => return Ok(way),
+            Ok((way, reason)) => return Ok(Chosen { way, reason, not_chosen: reasons }),
             Err(reason) => reasons.push(reason),
         }
     }
@@ -176,6 +305,9 @@ fn revert(world: &World, database: &DatabaseSeen, extra: &[u64], missing: &[Stri
     }
     if !database.missing_grants.is_empty() {
         return Err(format!("RevertSchema: {}", safety::grants(&database.missing_grants)));
+    }
+    if !database.prepared.is_empty() {
+        return Err(format!("RevertSchema: {}", safety::prepared(&database.prepared)));
     }
     let mut scripts: Vec<Revert> = Vec::new();
     for version in extra.iter().rev() {
@@ -203,35 +335,60 @@ fn revert(world: &World, database: &DatabaseSeen, extra: &[u64], missing: &[Stri
 
 /// The point from before the first release that is undone: it holds the schema that the target ran on.
 fn restore(world: &World, database: &DatabaseSeen, target: &HistoryEntry, content: &Content) -> Result<String, String> {
+    let found = carried(database).and_then(|()| {
+        let name = point(world, database, target, content)?;
+        fitting(world, &name, target, content).map(|()| name)
+    });
+    found.map_err(|reason| format!("Restore: {reason}"))
+}
+
+/// What the database says decides: the release that brought the oldest migration to undo, and no release before that. One that
+/// was taken back by a rollback that then failed on something else has left no migration, and its point would be too old.
+fn point(world: &World, database: &DatabaseSeen, target: &HistoryEntry, content: &Content) -> Result<String, String> {
+    let undone = |version: u64| content.migrations.iter().all(|migration| migration.version != version);
+    let oldest =
+        database.applied.iter().filter(|applied| undone(applied.version) || applied.trouble.is_some()).map(|applied| applied.release).min();
+    let mut after = world.status.history.iter().filter(|entry| entry.release > target.release && entry.backup_point.is_some());
+    let entry = match oldest {
+        Some(release) => after.find(|entry| entry.release == release),
+        // Nothing is to be undone, but something is missing: the newest copy that has it loses least.
+        None => after.filter(|entry| entry.undone_at.is_none()).max_by_key(|entry| entry.release),
+    };
+    let release = oldest.unwrap_or(target.release);
+    entry
+        .and_then(|entry| entry.backup_point.clone())
+        .ok_or_else(|| format!("no backup point from before release {release} is in status.history"))
+}
+
+/// A copy of the live tables can be made and put in their place.
+fn carried(database: &DatabaseSeen) -> Result<(), String> {
     if !database.missing_grants.is_empty() {
-        return Err(format!("Restore: {}", safety::grants(&database.missing_grants)));
+        return Err(safety::grants(&database.missing_grants));
     }
     if !database.uncarried.is_empty() {
-        return Err(format!("Restore: a backup point can't carry {}", database.uncarried.join(", ")));
+        return Err(format!("a backup point can't carry {}", database.uncarried.join(", ")));
     }
-    // A release that was taken back before no longer shapes what is live: its point would be too old.
-    let name = world
-        .status
-        .history
-        .iter()
-        .filter(|entry| entry.release > target.release && entry.undone_at.is_none())
-        .filter_map(|entry| entry.backup_point.as_ref().map(|point| (entry.release, point)))
-        .min_by_key(|(release, _)| *release)
-        .map(|(_, point)| point)
-        .ok_or_else(|| format!("Restore: no release since {} has a backup point", target.release))?;
-    let point = world.points.get(name).ok_or_else(|| format!("Restore: BackupPoint {name} is gone"))?;
-    if !point.verified {
-        return Err(format!("Restore: BackupPoint {name} is not verified"));
+    if !database.prepared.is_empty() {
+        return Err(safety::prepared(&database.prepared));
+    }
+    Ok(())
+}
+
+/// The point is whole, and holds the schema that `target` runs on.
+fn fitting(world: &World, name: &str, target: &HistoryEntry, content: &Content) -> Result<(), String> {
+    let PointSeen { verified, schema_version, .. } = world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
+    if !verified {
+        return Err(format!("BackupPoint {name} is not verified"));
     }
     let needed = content.migrations.last().map(|migration| migration.version);
-    if point.schema_version != needed {
+    if *schema_version != needed {
         let shown = |version: Option<u64>| version.map_or_else(|| "none".to_owned(), |version| format!("{version:04}"));
         return Err(format!(
-            "Restore: BackupPoint {name} holds schema version {}, but release {} needs {}",
-            shown(point.schema_version),
+            "BackupPoint {name} holds schema version {}, but release {} needs {}",
+            shown(*schema_version),
             target.release,
             shown(needed)
         ));
     }
-    Ok(name.clone())
+    Ok(())
 }

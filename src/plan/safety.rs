@@ -56,11 +56,19 @@ pub fn pending(spec: &ReleaseSpec, database: &DatabaseSeen, content: &Content) -
                 )
             }));
         }
+        if !database.prepared.is_empty() {
+            problems.push(prepared(&database.prepared));
+        }
         if !database.missing_grants.is_empty() {
             problems.push(grants(&database.missing_grants));
         }
     }
     if problems.is_empty() { Ok(pending.iter().map(|migration| migration.version).collect()) } else { Err(problems) }
+}
+
+/// A prepared transaction holds its locks until somebody ends it, and whoever did may be gone.
+pub fn prepared(transactions: &[String]) -> String {
+    format!("prepared XA transactions hold locks: {}; end each with XA COMMIT or XA ROLLBACK", transactions.join(", "))
 }
 
 /// Says which statements give the account what it lacks.

@@ -2,13 +2,16 @@
 //!
 //! kstatus: `Ready` is always present; `Reconciling` and `Stalled` only while true.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::input::{Outlook, Unseen};
+use super::input::{Outlook, Unseen, World};
 use crate::api::{
-    operation::{Kind, Operation, OperationState, StepName, StepState},
-    status::{HistoryEntry, Quarantined, ReleaseState, ReleaseStatus},
+    Span,
+    operation::{ApprovalState, Kind, Loss, Operation, OperationState, StepName, StepState},
+    status::{HistoryEntry, Hold, Quarantined, ReleaseState, ReleaseStatus},
 };
 
 /// The state of a Release in one word and one sentence.
@@ -120,14 +123,60 @@ impl Verdict {
         )
     }
 
-    pub fn rollback_disabled(operation: &Operation, failure: &str) -> Self {
+    pub fn rollback_disabled(failure: &Quarantined) -> Self {
         Self::new(
             Ready::Stalled,
             "RollbackDisabled",
             "Stalled",
             format!(
-                "release {} ({}) failed and spec.rollback.automatic is false: set spec.rollbackTo, push a fix, or annotate the Release with backout.dev/resetAt. {failure}",
-                operation.to, operation.version
+                "release {} ({}) failed and spec.rollback.automatic is false: set spec.rollbackTo, push a fix, or annotate the Release with backout.dev/resetAt. {}",
+                failure.release, failure.version, failure.reason
+            ),
+        )
+    }
+
+    pub fn left_fenced(current: &HistoryEntry) -> Self {
+        Self::new(
+            Ready::Stalled,
+            "RollbackFailed",
+            "Stalled",
+            format!(
+                "the workloads are scaled to zero since a rollback failed, and the database is not what release {} ({}) runs on: set spec.rollbackTo to the release that is to run, or push a fix",
+                current.release, current.version
+            ),
+        )
+    }
+
+    pub fn database_changed(operation: &Operation) -> Self {
+        Self::new(
+            Ready::Hindered,
+            "DatabaseChanged",
+            "Waiting",
+            format!(
+                "operation {} was planned for {}, and spec.database names another now: put it back until the operation has ended",
+                operation.id,
+                operation.database.as_deref().unwrap_or("no database")
+            ),
+        )
+    }
+
+    pub fn contested(rivals: &[String]) -> Self {
+        Self::new(
+            Ready::Stalled,
+            "TargetShared",
+            "Stalled",
+            format!("{}: one Release only may deploy to a container; remove it from one of them", rivals.join("; ")),
+        )
+    }
+
+    pub fn drifts_again(differences: &[String], repaired: Timestamp) -> Self {
+        Self::new(
+            Ready::Hindered,
+            "DriftsAgain",
+            "Waiting",
+            format!(
+                "the workloads were put right at {repaired} and differ again: {}; find what changes them (kubectl get deployment -o yaml --show-managed-fields)",
+                differences.join("; ")
             ),
         )
     }
@@ -156,7 +205,7 @@ impl Verdict {
         )
     }
 
-    pub fn no_such_target(number: u64, entry: Option<&HistoryEntry>, history: &[HistoryEntry]) -> Self {
+    pub fn no_such_target(name: &str, entry: Option<&HistoryEntry>, history: &[HistoryEntry]) -> Self {
         let good: Vec<String> = history
             .iter()
             .filter(|entry| entry.state == ReleaseState::KnownGood)
@@ -164,14 +213,14 @@ impl Verdict {
             .collect();
         let what = match entry {
             None => "is not in status.history".to_owned(),
-            Some(entry) => format!("({}) is {:?}", entry.version, entry.state),
+            Some(entry) => format!("(release {}, {}) is {:?}", entry.release, entry.version, entry.state),
         };
         let choice = if good.is_empty() { "no release is known good".to_owned() } else { format!("known good are {}", good.join(", ")) };
         Self::new(
             Ready::Stalled,
             "MissingRollbackTarget",
             "Stalled",
-            format!("spec.rollbackTo asks for release {number}, which {what}: {choice}; name one of these or remove spec.rollbackTo"),
+            format!("spec.rollbackTo asks for {name}, which {what}: {choice}; name one of these or remove spec.rollbackTo"),
         )
     }
 
@@ -201,6 +250,108 @@ impl Verdict {
         )
     }
 
+    pub fn no_data_to_restore(point: &str, reason: &str) -> Self {
+        Self::new(
+            Ready::Stalled,
+            "NoWayBack",
+            "Stalled",
+            format!("the data of {point} can't be brought back: {reason}; name another BackupPoint, or remove what asks for it"),
+        )
+    }
+
+    pub fn data_restored(current: &HistoryEntry, point: &str) -> Self {
+        Self::new(
+            Ready::True,
+            "PinnedByRollbackTo",
+            "Pinned",
+            format!(
+                "release {} ({}) runs on the data of BackupPoint {point}, as spec.rollbackTo asks; remove that to let the source rule again",
+                current.release, current.version
+            ),
+        )
+    }
+
+    pub fn undone(hold: &Hold, current: &HistoryEntry) -> Self {
+        Self::new(
+            Ready::Resting,
+            "RollbackUndone",
+            "RollbackUndone",
+            format!(
+                "release {} ({}) and its data run again since operation {} undid a rollback; that stays until something else is asked for, or the Release is annotated with backout.dev/resetAt",
+                current.release, current.version, hold.operation
+            ),
+        )
+    }
+
+    pub fn shared(world: &World, owner: &str) -> Self {
+        Self::new(
+            Ready::Stalled,
+            "DatabaseShared",
+            "Stalled",
+            format!(
+                "the database of Release {}/{} is migrated by Release {owner}: let one Release bring all migrations of a schema. Where the other one is gone for good, forget it with: DELETE FROM {}._backout_owner",
+                world.namespace,
+                world.name,
+                world.spec.database.as_ref().map_or("", |database| database.mysql.name.as_str())
+            ),
+        )
+    }
+
+    pub fn awaiting_approval(world: &World, operation: &Operation, loss: &Loss, other: Option<&str>) -> Self {
+        let (World { namespace, name, .. }, digest) = (world, &operation.plan.digest);
+        let other = other
+            .map(|other| format!("; the approval that is there is for plan {other}, which is not this one, and changes nothing"))
+            .unwrap_or_default();
+        Self::new(
+            Ready::Hindered,
+            "AwaitingApproval",
+            "AwaitingApproval",
+            format!(
+                "{} release {} ({}): {}{other}; approve with: kubectl -n {namespace} annotate --overwrite release/{name} backout.dev/approve={digest}",
+                doing(operation.kind),
+                operation.to,
+                operation.version,
+                loss
+            ),
+        )
+    }
+
+    pub fn flapping(times: usize, window: Duration, until: Timestamp) -> Self {
+        Self::new(
+            Ready::Hindered,
+            "Flapping",
+            "Waiting",
+            format!(
+                "the source asked for this release {times} times within {}; it is not switched to before {until}: stop what moves the source to and fro, or annotate the Release with backout.dev/resetAt",
+                Span(window)
+            ),
+        )
+    }
+
+    pub fn too_many_rollbacks(failed: u64, others: usize, window: Span, target: &HistoryEntry, failure: &str) -> Self {
+        Self::new(
+            Ready::Stalled,
+            "RollbackLimitReached",
+            "Stalled",
+            format!(
+                "release {failed} failed, and {others} rollbacks were begun by themselves within {window} before (spec.rollback.limit): set spec.rollbackTo to release {} ({}) to go back, push a fix, or annotate the Release with backout.dev/resetAt. {failure}",
+                target.release, target.version
+            ),
+        )
+    }
+
+    pub fn illegal_journal(operation: &Operation, fault: &str) -> Self {
+        Self::new(
+            Ready::Stalled,
+            "InvalidJournal",
+            "Stalled",
+            format!(
+                "status.operation {} is not one that Backout wrote: {fault}; look at the workloads and the database, then annotate the Release with backout.dev/resetAt to decide anew from what is live",
+                operation.id
+            ),
+        )
+    }
+
     pub fn invalid(error: &str) -> Self {
         Self::new(Ready::Stalled, "InvalidSpec", "Stalled", format!("the Release can't be read: {error}; correct the field"))
     }
@@ -208,11 +359,7 @@ impl Verdict {
     /// While an operation runs.
     pub fn progressing(operation: &Operation) -> Self {
         let step = operation.steps.iter().find(|step| step.state != StepState::Done);
-        let what = match operation.kind {
-            Kind::Deploy => "deploying",
-            Kind::Rollback => "rolling back to",
-            Kind::Repair => "repairing",
-        };
+        let what = doing(operation.kind);
         let Some(step) = step else {
             return Self::new(
                 Ready::Progressing,
@@ -238,6 +385,19 @@ impl Verdict {
     }
 }
 
+/// A kind of operation as what is being done.
+fn doing(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Deploy => "deploying",
+        Kind::Rollback => "rolling back to",
+        Kind::Repair => "repairing",
+        Kind::Restore => "restoring data under",
+        Kind::Undo => "undoing the rollback from",
+        Kind::Cleanup => "cleaning up beside",
+        Kind::Leave => "letting go of",
+    }
+}
+
 /// The status with its conditions, phase and observed generation as the verdict has them.
 pub fn apply(mut status: ReleaseStatus, verdict: &Verdict, generation: i64, now: Timestamp) -> ReleaseStatus {
     let mut wanted: Vec<(&str, &str, &str, String)> = Vec::new();
@@ -256,6 +416,7 @@ pub fn apply(mut status: ReleaseStatus, verdict: &Verdict, generation: i64, now:
     wanted.extend(healthy(&status));
     wanted.extend(verified(&status));
     wanted.extend(remediated(&status));
+    wanted.extend(approved(&status));
 
     status.conditions = wanted
         .into_iter()
@@ -335,6 +496,21 @@ fn remediated(status: &ReleaseStatus) -> Option<Row> {
         OperationState::Succeeded => ("Remediated", "True", "RollbackSucceeded", message),
         OperationState::Failed => ("Remediated", "False", "RollbackFailed", message),
         OperationState::Running | OperationState::Superseded => ("Remediated", "Unknown", "RollingBack", message),
+    })
+}
+
+fn approved(status: &ReleaseStatus) -> Option<Row> {
+    let operation = status.operation.as_ref()?;
+    let approval = operation.approval.as_ref()?;
+    let loss = operation.loss.as_ref().map(ToString::to_string).unwrap_or_default();
+    let message = format!("plan {}: {loss}", operation.plan.digest);
+    Some(match approval.state {
+        ApprovalState::NotNeeded => ("Approved", "True", "NotNeeded", message),
+        ApprovalState::Waiting => ("Approved", "Unknown", "AwaitingApproval", message),
+        ApprovalState::Approved => {
+            ("Approved", "True", "Approved", format!("{message}; approved by {}", approval.by.as_deref().unwrap_or("somebody")))
+        }
+        ApprovalState::Outdated => ("Approved", "False", "Outdated", message),
     })
 }
 

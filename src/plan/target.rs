@@ -3,38 +3,78 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Verdict, deploy, drift,
+    Decision, Verdict, damping, deploy, drift, housekeeping,
     input::{Desired, Outlook, Seen, Unseen, World},
     journal,
     rollback::{self, Why},
+    undo,
 };
 use crate::api::{
-    operation::{Kind, Operation, OperationState, StepName, StepState},
-    release::Method,
+    operation::{ApprovalState, Kind, Operation, OperationState, StepName, StepState},
+    release::{Method, RollbackTo},
     status::{HistoryEntry, ReleaseState},
 };
 
+/// A person asks to forget failures.
+pub fn reset(world: &World) -> Option<Decision> {
+    let token = world.reset_at.as_ref().filter(|token| world.status.last_handled_reset_at.as_ref() != Some(token))?;
+    Some(Decision::Reset { token: token.clone() })
+}
+
 /// Decides while no operation runs.
 pub fn choose(world: &World) -> Decision {
-    if let Some(token) = &world.reset_at
-        && world.status.last_handled_reset_at.as_ref() != Some(token)
-    {
-        return Decision::Reset { token: token.clone() };
+    if let Some(decision) = reset(world) {
+        return decision;
     }
     if world.spec.suspend {
         return rest(world, Verdict::suspended());
+    }
+    if !world.rivals.is_empty() {
+        return rest(world, Verdict::contested(&world.rivals));
+    }
+    if let Some(decision) = undo::requested(world) {
+        return decision;
     }
     let failed = world.status.operation.as_ref().filter(|operation| operation.state == OperationState::Failed);
     if let Some(decision) = failed.and_then(|operation| after_failure(world, operation)) {
         return decision;
     }
-    if let Some(pin) = &world.spec.rollback_to {
-        return pinned(world, pin.release);
+    if let (Some(hold), Some(current)) = (&world.status.hold, world.current())
+        && asked(world).is_none_or(|asked| asked == hold.wanted)
+    {
+        return in_sync(world, Verdict::undone(hold, current));
+    }
+    match pin(world) {
+        Some(Pin::Release { name, entry }) => return pinned(world, &name, entry),
+        Some(Pin::Data { point }) => return pinned_data(world, point),
+        None => {}
     }
     match &world.desired {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(unseen)),
         Seen::Known(desired) => wanted(world, desired),
     }
+}
+
+/// What `spec.rollbackTo` names.
+pub enum Pin<'a> {
+    Release { name: String, entry: Option<&'a HistoryEntry> },
+    Data { point: &'a str },
+}
+
+/// What `spec.rollbackTo` names, while it is there.
+pub fn pin(world: &World) -> Option<Pin<'_>> {
+    let RollbackTo { release, version, backup_point } = world.spec.rollback_to.as_ref()?;
+    Some(match (release, version, backup_point) {
+        (_, _, Some(point)) => Pin::Data { point },
+        (Some(number), _, None) => Pin::Release { name: format!("release {number}"), entry: world.entry(*number) },
+        (None, Some(version), None) => {
+            let of_version = || world.status.history.iter().filter(|entry| entry.version == *version);
+            let entry = of_version().filter(|entry| entry.state == ReleaseState::KnownGood).max_by_key(|entry| entry.release);
+            Pin::Release { name: format!("version {version}"), entry: entry.or_else(|| of_version().max_by_key(|entry| entry.release)) }
+        }
+        // The API server refuses it; from anywhere else it names nothing.
+        (None, None, None) => Pin::Release { name: "no release".to_owned(), entry: None },
+    })
 }
 
 /// The source rules.
@@ -44,12 +84,15 @@ fn wanted(world: &World, desired: &Desired) -> Decision {
             return answer;
         }
         let current = world.current();
+        let not_answered = !world.spec.rollback.automatic && world.entry(failure.release).is_some_and(|entry| entry.undone_at.is_none());
         let verdict = match (&world.status.operation, current) {
+            (Some(_), Some(_)) if not_answered => Verdict::rollback_disabled(failure),
             (Some(operation), Some(current)) if operation.remediates == Some(failure.release) => Verdict::rolled_back(failure, current),
             _ => Verdict::quarantined(failure),
         };
         return match current {
-            Some(current) if current.state == ReleaseState::KnownGood => hold(world, current, verdict),
+            // Nobody asked for going back: neither the source, which asks for the failed release, nor the policy.
+            Some(current) if current.state == ReleaseState::KnownGood && !not_answered => hold(world, current, verdict),
             Some(_) | None => in_sync(world, verdict),
         };
     }
@@ -68,16 +111,22 @@ fn wanted(world: &World, desired: &Desired) -> Decision {
         .filter(|entry| world.status.release.is_some_and(|deployed| entry.release <= deployed))
         .max_by_key(|entry| entry.release);
     match known_good {
-        Some(target) => rollback::plan(
-            world,
-            target,
-            &Why::asked(world, format!("{} asks for a known good release: {}", desired.revision, desired.cause)),
-        ),
-        None => match deploy::plan(world, desired) {
+        Some(target) => damped(world, &desired.digest, || {
+            rollback::plan(
+                world,
+                target,
+                &Why::asked(world, format!("{} asks for a known good release: {}", desired.revision, desired.cause)),
+            )
+        }),
+        None => match damped(world, &desired.digest, || deploy::plan(world, desired)) {
             Decision::Rest { verdict, again } => instead(world).unwrap_or(Decision::Rest { verdict, again }),
             decision => decision,
         },
     }
+}
+
+fn damped(world: &World, digest: &str, plan: impl FnOnce() -> Decision) -> Decision {
+    damping::flapping(world, digest).unwrap_or_else(plan)
 }
 
 /// What can be done where the way forward is barred: take back what a failure left, or take down a fence that was left up.
@@ -92,16 +141,27 @@ fn instead(world: &World) -> Option<Decision> {
 }
 
 /// `spec.rollbackTo` rules while it is there.
-fn pinned(world: &World, number: u64) -> Decision {
-    match world.entry(number) {
-        Some(target) if target.state == ReleaseState::KnownGood && world.status.release == Some(number) => {
+fn pinned(world: &World, name: &str, entry: Option<&HistoryEntry>) -> Decision {
+    match entry {
+        Some(target) if target.state == ReleaseState::KnownGood && world.status.release == Some(target.release) => {
             hold(world, target, Verdict::pinned(target))
         }
         Some(target) if target.state == ReleaseState::KnownGood => {
-            rollback::plan(world, target, &Why::asked(world, format!("spec.rollbackTo asks for release {number}")))
+            rollback::plan(world, target, &Why::asked(world, format!("spec.rollbackTo asks for {name}")))
         }
-        other => rest(world, Verdict::no_such_target(number, other, &world.status.history)),
+        other => rest(world, Verdict::no_such_target(name, other, &world.status.history)),
     }
+}
+
+/// The data of a backup point are brought back once; from then on the release that runs is held.
+fn pinned_data(world: &World, point: &str) -> Decision {
+    let Some(current) = world.current() else {
+        return rest(world, Verdict::no_data_to_restore(point, "no release is deployed that its data could belong to"));
+    };
+    if world.status.restored_point.as_deref() == Some(point) {
+        return in_sync(world, Verdict::data_restored(current, point));
+    }
+    rollback::data(world, current, point)
 }
 
 /// The known good release that is deployed should run. What a later one left in the database, or a fence that still stands,
@@ -119,10 +179,30 @@ fn bring_back(world: &World, current: &HistoryEntry) -> Decision {
 /// What runs should run: make sure that it does.
 fn in_sync(world: &World, verdict: Verdict) -> Decision {
     let Some(current) = world.current() else { return rest(world, verdict) };
+    if journal::open_fence(&world.status).is_some() {
+        return behind_a_fence(world, current);
+    }
     match drift::find(world, current) {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(&unseen)),
-        Seen::Known(differences) if differences.is_empty() => rest(world, verdict),
-        Seen::Known(differences) => drift::repair(world, current, &differences),
+        Seen::Known(differences) if differences.is_empty() => housekeeping::due(world, current).unwrap_or_else(|| rest(world, verdict)),
+        Seen::Known(differences) => match damping::repaired_lately(world, &differences) {
+            Some(pause) => pause,
+            None => drift::repair(world, current, &differences),
+        },
+    }
+}
+
+/// The application is down behind a fence that an operation left. It is taken down where the database is what the release that
+/// is deployed runs on; else a person has to say which release is to run.
+fn behind_a_fence(world: &World, current: &HistoryEntry) -> Decision {
+    match &world.database {
+        _ if world.spec.database.is_none() => drift::repair(world, current, &["the workloads are scaled to zero".to_owned()]),
+        None => Decision::LookAtDatabase,
+        Some(Seen::Unknown(unseen)) => rest(world, Verdict::unseen(unseen)),
+        Some(Seen::Known(database)) if drift::database_fits(world, database, current) => {
+            drift::repair(world, current, &["the workloads are scaled to zero".to_owned()])
+        }
+        Some(Seen::Known(_)) => rest(world, Verdict::left_fenced(current)),
     }
 }
 
@@ -139,7 +219,12 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
                     decision => Some(decision),
                 },
                 (true, None) if unchanged => Some(rest(world, Verdict::nothing_to_go_back_to(operation, &failure(operation)))),
-                (false, _) if unchanged => Some(rest(world, Verdict::rollback_disabled(operation, &failure(operation)))),
+                (false, _) if unchanged => world
+                    .status
+                    .quarantine
+                    .iter()
+                    .find(|entry| entry.release == operation.to)
+                    .map(|failure| rest(world, Verdict::rollback_disabled(failure))),
                 (true | false, _) => None,
             }
         }
@@ -149,12 +234,21 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             }
             unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation))))
         }
+        // Planned again, and this time a person is asked.
+        Kind::Undo if is_outdated(operation) => world.status.asides.first().map(|aside| undo::plan(world, aside)),
+        Kind::Restore if is_outdated(operation) => None,
+        Kind::Restore | Kind::Undo => unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation)))),
+        // Nothing depends on it.
+        Kind::Cleanup | Kind::Leave => None,
         Kind::Repair => unchanged.then(|| rest(world, Verdict::repair_failed(operation, &failure(operation)))),
     }
 }
 
 /// The rollback that answers the failure of release `failed`.
 fn answer(world: &World, target: &HistoryEntry, failed: u64, version: &str, failure: &str) -> Decision {
+    if let Some(stop) = damping::too_many_rollbacks(world, failed, target, failure) {
+        return stop;
+    }
     let cause = format!("release {failed} ({version}) failed: {failure}");
     rollback::plan(world, target, &Why { cause, remediates: Some(failed), methods: world.spec.rollback.database.clone() })
 }
@@ -176,6 +270,8 @@ fn unanswered(world: &World) -> Option<Decision> {
 fn another_way(world: &World, operation: &Operation) -> Option<Decision> {
     let failed = operation.steps.iter().find(|step| step.state == StepState::Failed)?;
     let left: Vec<Method> = match failed.name {
+        // More would be lost than was measured: the same way again, and this time a person is asked.
+        StepName::RevertSchema | StepName::Restore if is_outdated(operation) => world.spec.rollback.database.clone(),
         StepName::RevertSchema => world.spec.rollback.database.iter().copied().filter(|method| *method == Method::Restore).collect(),
         _ => return None,
     };
@@ -187,12 +283,22 @@ fn another_way(world: &World, operation: &Operation) -> Option<Decision> {
     }
 }
 
+fn is_outdated(operation: &Operation) -> bool {
+    operation.approval.as_ref().is_some_and(|approval| approval.state == ApprovalState::Outdated)
+}
+
 fn still_wanted(world: &World, operation: &Operation) -> bool {
-    match (&world.spec.rollback_to, &world.desired) {
-        (Some(pin), _) => world.entry(pin.release).is_some_and(|entry| entry.digest == operation.wanted),
-        (None, Seen::Known(desired)) => desired.digest == operation.wanted,
-        // What can't be seen is not something new.
-        (None, Seen::Unknown(_)) => true,
+    // What can't be seen is not something new.
+    asked(world).is_none_or(|asked| asked == operation.wanted)
+}
+
+/// What is asked for now: a digest, or the data of a point. `None`: it can't be seen.
+pub fn asked(world: &World) -> Option<String> {
+    match (pin(world), &world.desired) {
+        (Some(Pin::Release { entry, .. }), _) => Some(entry.map(|entry| entry.digest.clone()).unwrap_or_default()),
+        (Some(Pin::Data { point }), _) => Some(format!("backup-point/{point}")),
+        (None, Seen::Known(desired)) => Some(desired.digest.clone()),
+        (None, Seen::Unknown(_)) => None,
     }
 }
 
@@ -218,12 +324,9 @@ pub fn refuse(world: &World, problems: &[String]) -> Decision {
     rest(world, Verdict::unseen(&Unseen { reason: "PreflightFailed", message: problems.join("; "), outlook }))
 }
 
-/// The digest that the Release asks for now.
+/// What the Release asks for, as an operation records it.
 pub fn asked_digest(world: &World) -> String {
-    match (&world.spec.rollback_to, &world.desired) {
-        (Some(pin), _) => world.entry(pin.release).map(|entry: &HistoryEntry| entry.digest.clone()).unwrap_or_default(),
-        (None, Seen::Known(desired)) => desired.digest.clone(),
-        // What can't be seen is taken for what was asked last, so that seeing it again is nothing new.
-        (None, Seen::Unknown(_)) => world.status.operation.as_ref().map(|operation| operation.wanted.clone()).unwrap_or_default(),
-    }
+    // What can't be seen is taken for what was asked last, so that seeing it again is nothing new.
+    let last = || world.status.operation.as_ref().map(|operation| operation.wanted.clone()).unwrap_or_default();
+    asked(world).unwrap_or_else(last)
 }

@@ -26,6 +26,7 @@ async fn an_operator_killed_after_every_status_write_converges() {
     // The operator runs on the node, where the cluster's names are not known.
     spec["database"]["mysql"]["host"] = json!(variable("BED_MYSQL_HOST"));
     spec["database"]["backup"] = json!({"store": {"url": operator.store()}});
+    spec["rollback"] = json!({"approval": "Never"});
     spec["cache"]["redis"]["host"] = json!(variable("BED_REDIS_HOST"));
     spec["verify"]["checks"][0]["http"]["url"] = json!(format!("{}/health", place.service().await));
     // Every round of checks costs a crash: the time for them is not what is tested.

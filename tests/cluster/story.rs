@@ -117,6 +117,7 @@ impl Story {
             steps(&status),
             [
                 StepName::Preflight,
+                StepName::Approve,
                 StepName::Fence,
                 StepName::RevertSchema,
                 StepName::Deploy,
@@ -134,7 +135,9 @@ impl Story {
     }
 
     async fn ruin(&mut self, clients: &Clients) {
-        say("4. 1.2.0 ruins data without a way back and fails its health check: Backout goes back by itself");
+        say(
+            "4. 1.2.0 ruins data without a way back and fails its health check: Backout measures what going back costs, asks, and goes back",
+        );
         let newest: u64 = self.number("SELECT MAX(id) FROM binance_liqs").await;
         let before = self.checksum(newest).await;
         let known: BTreeSet<u64> = clients.acknowledged().into_iter().collect();
@@ -142,6 +145,10 @@ impl Story {
         self.place.write_release("1.2.0");
         let commit = self.place.repository.push("liqui 1.2.0");
         let begun = Instant::now();
+        let asked = self.place.approve(PATIENCE).await;
+        say(&format!("   {}", condition(&asked, "Ready").map(|(_, _, message)| message).unwrap_or_default()));
+        let loss = asked.operation.and_then(|operation| operation.loss).expect("the loss was measured before anything was touched");
+        assert!(loss.inserted > 0 && loss.since.is_some(), "{loss:?}");
         let status = self.place.until("1.2.0 is rolled back", PATIENCE, not_ready("RolledBack")).await;
         let took = begun.elapsed();
         assert_eq!(status.version.as_deref(), Some("1.0.0"));

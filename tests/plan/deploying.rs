@@ -161,9 +161,9 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
     a release that goes forward
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Unfence shop=3, Verify 1m
     what is deployed is asked for again
-      Rollback 2 → 2: Preflight 2 [] database=Untouched cache=Needed, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Unfence shop=3, Verify 1m
     what is asked for can't be begun: what is deployed comes back
-      Rollback 2 → 2: Preflight 2 [] database=Untouched cache=Needed, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Unfence shop=3, Verify 1m
     nor can what is deployed come back
       Stalled PreflightFailed
     the rollback is tried again after a change of the spec: the fence comes first

@@ -71,7 +71,7 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
     Restore comes first
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a migration stands half way
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     the target needs a migration that is gone
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     two releases back: down scripts newest first
@@ -117,6 +117,16 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
                 .release(3, content(2, &[1, 2]), ReleaseState::KnownGood)
                 .with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(1)))
                 .deployed(3)
+                .database(|database| database.applied.iter_mut().for_each(|applied| applied.release = 3))
+                .no_down(2)
+                .asks(content(1, &[1]))
+        }),
+        ("so is that of one that a rollback took back before it failed on something else: the database says who brought what", {
+            Given::two_releases()
+                .release(3, content(2, &[1, 2]), ReleaseState::KnownGood)
+                .with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(1)))
+                .deployed(3)
+                .database(|database| database.applied.iter_mut().for_each(|applied| applied.release = 3))
                 .no_down(2)
                 .asks(content(1, &[1]))
         }),
@@ -147,6 +157,8 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
     no release since has a point
       Stalled NoWayBack
     the point of a release that was undone before is too old
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    so is that of one that a rollback took back before it failed on something else: the database says who brought what
       Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
@@ -199,9 +211,9 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
     its checks failed, and it can only be restored
       Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     its migration stands half way
-      Rollback 2 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     its migration failed cleanly
-      Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, Deploy 2, FlushCache shop:, Verify 1m
+      Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Verify 1m
     no release before it is known good
       Stalled MissingRollbackTarget
     no release before it is known good, and a fix is pushed
@@ -211,7 +223,7 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
     going back by itself is off, and the commit is reverted
       Rollback 3 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     going back by itself is off, its migration failed half way, and the commit is reverted: what is deployed is not in sync
-      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     there is no way back
       Stalled NoWayBack
     there is no way back, and a fix is pushed
@@ -287,7 +299,7 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
     its checks failed: a rollback is not rolled back
       Stalled RollbackFailed
     its checks failed, and somebody changed the spec
-      Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, Deploy 2, FlushCache shop:, Verify 1m
+      Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Verify 1m
     its checks failed, and a fix is pushed
       Deploy 2 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
     it was superseded, and git came round to the failed release
@@ -322,7 +334,7 @@ fn rollback_to_rules_while_it_is_there() {
     the one that is deployed
       Ready PinnedByRollbackTo
     the one that is deployed, under the remains of a later one
-      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, FlushCache shop:, Unfence shop=3, Verify 1m
     an unknown one
       Stalled MissingRollbackTarget
     an undone one

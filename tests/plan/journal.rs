@@ -67,10 +67,10 @@ fn an_outcome_becomes_the_state_of_its_step() {
 }
 
 #[test]
-fn how_long_preflight_waited_is_not_counted_against_the_steps_after_it() {
+fn what_earlier_steps_took_is_not_counted_against_the_next_one() {
     let mut status = deploying(StepName::Deploy, StepState::Started);
     let steps = status.operation.iter_mut().flat_map(|operation| &mut operation.steps);
-    steps.filter(|step| step.name == StepName::Preflight).for_each(|step| step.finished_at = Some(at(8990)));
+    steps.filter(|step| step.name == StepName::Deploy).for_each(|step| step.started_at = Some(at(8990)));
     let waiting = Outcome::Waiting { message: "rolling out".to_owned(), again: Duration::from_secs(1), failures: None };
     let status = settled(status, 3, &waiting, Span::seconds(30), Span::seconds(1800), at(9000)).expect("a started step can be settled");
     assert_eq!(step(&status, StepName::Deploy).0, StepState::Started);

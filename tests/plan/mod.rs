@@ -1,8 +1,12 @@
 //! The judgement, one table for each of its functions: named rows, and what is decided in each.
 
+mod approving;
+mod bounds;
+mod data;
 mod deploying;
 mod going_back;
 mod journal;
+mod leaving;
 mod resetting;
 mod resting;
 mod summary;

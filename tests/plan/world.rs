@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use backout::{
     api::{
         Content, Kept, Migration, names,
-        operation::{Action, Kind, Operation, OperationState, Revert, Scale, Step, StepName, StepState},
-        release::{ReleaseSpec, RollbackTo},
+        operation::{Action, Kind, Operation, OperationState, Ownership, Plan, Revert, Risk, Scale, Step, StepName, StepState, Tolerated},
+        release::{ApprovalPolicy, ReleaseSpec, RollbackTo},
         status::{HistoryEntry, Quarantined, ReleaseState, ReleaseStatus},
     },
     plan::{
         Decision, decide,
-        input::{AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Outlook, PointSeen, Seen, Unseen, WorkloadSeen, World},
+        input::{
+            AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Life, Outlook, PointSeen, Rollout, Seen, Unseen, WorkloadSeen,
+            World,
+        },
         journal,
     },
 };
@@ -49,15 +52,20 @@ impl Given {
     pub fn new() -> Self {
         Self(World {
             now: at(1000),
+            namespace: "shops".to_owned(),
             name: "shop".to_owned(),
             uid: "0d9c".to_owned(),
             generation: 1,
             spec: spec(),
             status: ReleaseStatus::default(),
             reset_at: None,
+            undo: None,
+            approve: None,
+            life: Life::Wanted,
+            rivals: Vec::new(),
             desired: Seen::Unknown(unseen("NotYetSet")),
             kept: BTreeMap::new(),
-            workloads: Seen::Known(vec![WorkloadSeen { name: "shop".to_owned(), replicas: 3, containers: BTreeMap::new() }]),
+            workloads: Seen::Known(vec![workload(BTreeMap::new())]),
             database: Some(Seen::Known(DatabaseSeen::default())),
             points: BTreeMap::new(),
         })
@@ -119,7 +127,10 @@ impl Given {
                 backup_point: Some(point.clone()),
             },
         );
-        self.0.points.insert(point, PointSeen { before: number, verified: true, schema_version: before.last().copied() });
+        self.0.points.insert(
+            point,
+            PointSeen { before: number, verified: true, schema_version: before.last().copied(), taken_at: Some(at(number as i64)) },
+        );
         self.0.kept.insert(number, Kept { content, revision: format!("main@{number}"), secret_keys: BTreeMap::new() });
         self.0.status.releases = number;
         self.0.status.operations = number;
@@ -140,7 +151,7 @@ impl Given {
             kept.content.config.keys().map(|key| (key.clone(), EnvSource::ConfigMap { name: map.clone(), key: key.clone() })).collect();
         let image = kept.content.images.get("app").cloned().unwrap_or_default();
         let containers = BTreeMap::from([("app".to_owned(), ContainerSeen { image, env })]);
-        self.0.workloads = Seen::Known(vec![WorkloadSeen { name: "shop".to_owned(), replicas: 3, containers }]);
+        self.0.workloads = Seen::Known(vec![workload(containers)]);
         self
     }
 
@@ -156,6 +167,7 @@ impl Given {
             version: *version,
             name: "change".to_owned(),
             checksum: migration(*version).checksum(),
+            release: *version,
             trouble: None,
         });
         let applied = applied.collect();
@@ -197,7 +209,7 @@ impl Given {
     }
 
     pub fn pinned(self, release: u64) -> Self {
-        self.spec(|spec| spec.rollback_to = Some(RollbackTo { release }))
+        self.spec(|spec| spec.rollback_to = Some(RollbackTo { release: Some(release), version: None, backup_point: None }))
     }
 
     pub fn quarantined(mut self, content: &Content, release: u64) -> Self {
@@ -228,6 +240,10 @@ impl Given {
     }
 }
 
+fn workload(containers: BTreeMap<String, ContainerSeen>) -> WorkloadSeen {
+    WorkloadSeen { name: "shop".to_owned(), replicas: 3, rollout: Rollout::Complete, containers }
+}
+
 /// An operation that runs, all its steps pending.
 pub fn operation(world: &World, kind: Kind, to: u64, steps: &[StepName]) -> Operation {
     let entry = world.entry(to);
@@ -236,12 +252,17 @@ pub fn operation(world: &World, kind: Kind, to: u64, steps: &[StepName]) -> Oper
         kind,
         state: OperationState::Running,
         cause: "a row of a table".to_owned(),
+        plan: Plan { digest: "p1an".to_owned(), ..Plan::default() },
+        loss: None,
+        approval: None,
         remediates: None,
+        undoes: None,
         from: world.status.release,
         to,
         version: format!("{to}.0.0"),
         digest: entry.map(|entry| entry.digest.clone()).unwrap_or_default(),
         revision: format!("main@{to}"),
+        database: Some("db:3306/shop, file:///var/lib/backout/backups".to_owned()),
         wanted: match &world.desired {
             Seen::Known(desired) => desired.digest.clone(),
             Seen::Unknown(_) => String::new(),
@@ -272,7 +293,9 @@ fn action(name: StepName, release: u64) -> Action {
     let (point, shadow, aside) = ("shop-3-predeploy".to_owned(), "shadow".to_owned(), "aside".to_owned());
     match name {
         StepName::Keep => Action::Keep { release, digest: String::new(), revision: String::new() },
-        StepName::Preflight => Action::Preflight { release, migrations: Vec::new(), database: Use::Needed, cache: Use::Needed },
+        StepName::Preflight => {
+            Action::Preflight { release, migrations: Vec::new(), reverts: Vec::new(), database: Use::Needed, cache: Use::Needed }
+        }
         StepName::BackUp => Action::BackUp { release, point: names::point("shop", release) },
         StepName::Migrate => Action::Migrate { release, migrations: vec![release] },
         StepName::Deploy => Action::Deploy { release },
@@ -281,8 +304,10 @@ fn action(name: StepName, release: u64) -> Action {
         StepName::Bake => Action::Bake { hold: Span::seconds(60), every: Span::seconds(10), failure_threshold: 3 },
         StepName::Stage => Action::Stage { point, shadow },
         StepName::Fence => Action::Fence { workloads },
-        StepName::RevertSchema => Action::RevertSchema { migrations: vec![Revert { migration: 3, release: 3 }] },
-        StepName::Restore => Action::Restore { point, shadow, aside, release },
+        StepName::RevertSchema => Action::RevertSchema { migrations: vec![Revert { migration: 3, release: 3 }], tolerated: Tolerated::Any },
+        StepName::Restore => Action::Restore { point, shadow, aside, release, tolerated: Tolerated::Any, keep: Span::seconds(3600) },
+        StepName::Approve => Action::Approve { policy: ApprovalPolicy::DataLoss, risk: Risk::Replacement { schema: shadow, since: None } },
+        StepName::Discard => Action::Discard { schemas: vec![shadow], ownership: Ownership::Kept },
         StepName::Unfence => Action::Unfence { workloads },
     }
 }
@@ -337,6 +362,11 @@ pub fn told(decision: &Decision) -> String {
         Decision::Reset { token } => format!("Reset {token}"),
         Decision::Run { step } => format!("Run {step}"),
         Decision::Close(end) => format!("Close {end:?}"),
+        Decision::Grant { step, approval } => {
+            format!("Grant {step} {:?} by {}", approval.state, approval.by.as_deref().unwrap_or("nobody"))
+        }
+        Decision::Refuse { token, message } => format!("Refuse {token}: {message}"),
+        Decision::Farewell => "Farewell".to_owned(),
         Decision::Begin(operation) => {
             let steps: Vec<String> = operation.steps.iter().map(|step| action_told(&step.action)).collect();
             let from = operation.from.map_or_else(|| "nothing".to_owned(), |from| from.to_string());
@@ -353,7 +383,7 @@ fn action_told(action: &Action) -> String {
     let name = action.name().as_str();
     match action {
         Action::Keep { release, .. } | Action::Deploy { release } => format!("{name} {release}"),
-        Action::Preflight { release, migrations, database, cache } => {
+        Action::Preflight { release, migrations, database, cache, .. } => {
             format!("{name} {release} {migrations:?} database={database:?} cache={cache:?}")
         }
         Action::BackUp { point, .. } | Action::Stage { point, .. } | Action::Restore { point, .. } => format!("{name} {point}"),
@@ -362,7 +392,9 @@ fn action_told(action: &Action) -> String {
         Action::Verify { within } => format!("{name} {within}"),
         Action::Bake { hold, every, failure_threshold } => format!("{name} {hold}/{every}/{failure_threshold}"),
         Action::Fence { workloads } | Action::Unfence { workloads } => format!("{name} {}", scales(workloads)),
-        Action::RevertSchema { migrations } => {
+        Action::Approve { policy, .. } => format!("{name} {policy:?}"),
+        Action::Discard { schemas, .. } => format!("{name} {}", schemas.join(" ")),
+        Action::RevertSchema { migrations, .. } => {
             let scripts: Vec<String> = migrations.iter().map(|Revert { migration, release }| format!("{migration} of {release}")).collect();
             format!("{name} {}", scripts.join(" "))
         }
@@ -375,6 +407,7 @@ fn spec() -> ReleaseSpec {
         "target": {"kubernetes": {"workloads": [{"name": "shop", "container": "app"}]}},
         "database": {"mysql": {"host": "db", "name": "shop", "credentials": {"secretRef": {"name": "db"}}}},
         "cache": {"redis": {"host": "cache"}, "flush": {"prefix": "shop:"}},
+        "rollback": {"approval": "Never"},
     }))
     .expect("the fixture is a valid spec")
 }

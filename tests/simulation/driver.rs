@@ -190,6 +190,19 @@ impl Simulation {
                 self.put(&read, journal::reset(read.status.clone(), token))?;
                 Ok((SOON, None))
             }
+            Decision::Grant { step, approval } => {
+                let status = journal::granted(read.status.clone(), step, approval, self.model.now);
+                self.write_some(&read, status)?;
+                Ok((SOON, None))
+            }
+            Decision::Refuse { token, .. } => {
+                self.put(&read, journal::refused(read.status.clone(), token))?;
+                Ok((SOON, None))
+            }
+            Decision::Farewell => {
+                self.broken("it was let go without having been deleted".to_owned())?;
+                Ok((SOON, None))
+            }
             Decision::Begin(operation) => {
                 let kind = operation.kind;
                 self.write(&read, journal::opened(read.status.clone(), *operation))?;
@@ -237,7 +250,12 @@ impl Simulation {
         }
         Ok(match outcome {
             Outcome::Waiting { again, .. } => again,
-            Outcome::Done { .. } | Outcome::Retry { .. } | Outcome::Refused { .. } | Outcome::Failed { .. } => SOON,
+            Outcome::Done { .. }
+            | Outcome::Retry { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Failed { .. }
+            | Outcome::Measured { .. }
+            | Outcome::Unapproved { .. } => SOON,
         })
     }
 
@@ -337,6 +355,9 @@ fn told(decision: &Decision) -> String {
         Decision::Begin(operation) => format!("begin {}", operation_told(operation)),
         Decision::Run { step } => format!("run step {step}"),
         Decision::Close(end) => format!("close {end:?}"),
+        Decision::Grant { approval, .. } => format!("grant {approval:?}"),
+        Decision::Refuse { message, .. } => format!("refuse: {message}"),
+        Decision::Farewell => "farewell".to_owned(),
     }
 }
 
@@ -352,5 +373,7 @@ fn outcome_told(outcome: &Outcome) -> String {
         Outcome::Retry { message } => format!("retry: {message}"),
         Outcome::Refused { message } => format!("refused: {message}"),
         Outcome::Failed { message } => format!("failed: {message}"),
+        Outcome::Measured { loss } => format!("measured: {loss:?}"),
+        Outcome::Unapproved { message } => format!("unapproved: {message}"),
     }
 }

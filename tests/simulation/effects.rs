@@ -6,7 +6,7 @@ use std::time::Duration;
 use backout::{
     api::{
         Kept,
-        operation::{Action, Revert, Scale, Step},
+        operation::{Action, Loss, Revert, Risk, Scale, Step},
     },
     plan::{
         input::{AppliedSeen, Desired},
@@ -72,9 +72,15 @@ impl Simulation {
                 debug_assert!(!workloads.is_empty());
                 Ok(if self.model.workload.there.replicas == 0 { done() } else { waiting() })
             }
-            Action::RevertSchema { migrations } => self.revert(migrations),
+            Action::RevertSchema { migrations, .. } => self.revert(migrations),
             Action::Restore { point, shadow, aside, .. } => self.restore(point, shadow, aside, &marker),
             Action::Unfence { workloads } => Ok(self.model.unfence(workloads)),
+            Action::Approve { risk, .. } => Ok(self.model.measure(risk)),
+            Action::Discard { schemas, .. } => {
+                self.model.shadows.retain(|name, _| !schemas.contains(name));
+                self.model.asides.retain(|name, _| !schemas.contains(name));
+                Ok(done())
+            }
         }
     }
 
@@ -100,7 +106,7 @@ impl Simulation {
                 _ => return Ok(failed("a statement failed")),
             };
             let half_way = trouble.is_some();
-            applied.push(AppliedSeen { version: *version, name: migration.name.clone(), checksum: migration.checksum(), trouble });
+            applied.push(AppliedSeen { version: *version, name: migration.name.clone(), checksum: migration.checksum(), release, trouble });
             applied.sort_by_key(|applied| applied.version);
             self.point("inside a migration")?;
             if half_way {
@@ -173,6 +179,29 @@ impl Simulation {
 }
 
 impl Model {
+    fn measure(&self, risk: &Risk) -> Outcome {
+        let lost = match risk {
+            Risk::Replacement { schema, .. } => {
+                let other =
+                    self.shadows.get(schema).map(|shadow| shadow.content.rows).or_else(|| self.asides.get(schema).map(|aside| aside.rows));
+                self.live.rows.abs_diff(other.unwrap_or_default())
+            }
+            Risk::Scripts { .. } => 0,
+        };
+        Outcome::Measured {
+            loss: Loss {
+                inserted: lost,
+                changed: 0,
+                deleted: 0,
+                by_scripts: 0,
+                since: None,
+                measured_at: self.now,
+                details: Vec::new(),
+                uncertain: false,
+            },
+        }
+    }
+
     fn keep(&mut self, release: u64, digest: &str, revision: &str, desired: Option<&Desired>) -> Outcome {
         if let Some(kept) = self.kept.get(&release) {
             return if kept.content.digest() == digest { done() } else { failed("another release has its number") };

@@ -10,7 +10,9 @@ use backout::{
         release::{Method, ReleaseSpec, RollbackTo},
         status::ReleaseStatus,
     },
-    plan::input::{AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Outlook, PointSeen, Seen, Unseen, WorkloadSeen, World},
+    plan::input::{
+        AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Life, Outlook, PointSeen, Rollout, Seen, Unseen, WorkloadSeen, World,
+    },
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -148,7 +150,14 @@ impl Model {
         if !self.database_seen {
             return unseen("DatabaseUnavailable");
         }
-        Seen::Known(DatabaseSeen { applied: self.live.applied.clone(), uncarried: Vec::new(), missing_grants: Vec::new() })
+        Seen::Known(DatabaseSeen {
+            applied: self.live.applied.clone(),
+            uncarried: Vec::new(),
+            missing_grants: Vec::new(),
+            other_owner: None,
+            prepared: Vec::new(),
+            swapped_by: self.live.marker.clone(),
+        })
     }
 
     /// What the eyes make of the object as `read` and of everything else as it is.
@@ -157,6 +166,11 @@ impl Model {
         let container = ContainerSeen { image: asked.image.clone(), env: asked.env.clone() };
         World {
             now: self.now,
+            namespace: "shops".to_owned(),
+            undo: None,
+            approve: None,
+            life: Life::Wanted,
+            rivals: Vec::new(),
             name: NAME.to_owned(),
             uid: UID.to_owned(),
             generation: read.generation,
@@ -169,6 +183,7 @@ impl Model {
                 Seen::Known(vec![WorkloadSeen {
                     name: NAME.to_owned(),
                     replicas: asked.replicas,
+                    rollout: Rollout::Complete,
                     containers: BTreeMap::from([("app".to_owned(), container)]),
                 }])
             } else {
@@ -180,7 +195,7 @@ impl Model {
                 .iter()
                 .map(|(name, point)| {
                     let schema_version = point.content.applied.last().map(|applied| applied.version);
-                    (name.clone(), PointSeen { before: point.before, verified: true, schema_version })
+                    (name.clone(), PointSeen { before: point.before, verified: true, schema_version, taken_at: None })
                 })
                 .collect(),
         }
@@ -201,7 +216,9 @@ impl Model {
             Event::Automatic(automatic) => self.edit(|spec| spec.rollback.automatic = automatic),
             Event::RestoreOnly => self.edit(|spec| spec.rollback.database = vec![Method::Restore]),
             Event::EveryMethod => self.edit(|spec| spec.rollback.database = vec![Method::RevertSchema, Method::Restore]),
-            Event::Pin(release) => self.edit(|spec| spec.rollback_to = Some(RollbackTo { release })),
+            Event::Pin(release) => {
+                self.edit(|spec| spec.rollback_to = Some(RollbackTo { release: Some(release), version: None, backup_point: None }))
+            }
             Event::Unpin => self.edit(|spec| spec.rollback_to = None),
             Event::Suspend(suspend) => self.edit(|spec| spec.suspend = suspend),
             Event::Reset => {
@@ -289,6 +306,7 @@ fn spec() -> ReleaseSpec {
         "target": {"kubernetes": {"workloads": [{"name": NAME, "container": "app"}]}},
         "database": {"mysql": {"host": "db", "name": "shop", "credentials": {"secretRef": {"name": "db"}}}},
         "cache": {"redis": {"host": "cache"}, "flush": {"prefix": "shop:"}},
+        "rollback": {"approval": "Never"},
         "verify": {"timeout": "2s", "bake": {"for": "3s", "every": "1s", "failureThreshold": 2}},
     }))
     .expect("the fixture is a valid spec")

@@ -13,7 +13,9 @@ use backout::{
 use super::model::{Database, Model, REPLICAS, Snapshot};
 
 /// Reasons with which a Release may stop short of what is asked for.
-const NAMED_STOPS: [&str; 8] = [
+const NAMED_STOPS: [&str; 10] = [
+    "RollbackLimitReached",
+    "Flapping",
     "RolledBack",
     "Quarantined",
     "MissingRollbackTarget",
@@ -100,7 +102,7 @@ pub fn at_the_end(model: &Model, verdict: &Verdict) -> Result<(), String> {
     let current = current(model);
     if verdict.is_ready() {
         let asked = match &model.spec.rollback_to {
-            Some(pin) => model.status.history.iter().find(|entry| entry.release == pin.release).map(|entry| entry.digest.clone()),
+            Some(pin) => model.status.history.iter().find(|entry| Some(entry.release) == pin.release).map(|entry| entry.digest.clone()),
             None => Some(model.wanted().digest.clone()),
         };
         rule(current.map(|entry| entry.digest.clone()) == asked, || "it is ready with something else than is asked for".to_owned())?;

@@ -170,6 +170,15 @@ impl Place {
         })
     }
 
+    /// Waits until an operation asks for approval, and gives it with kubectl, as its message says. Returns that status.
+    pub async fn approve(&self, deadline: Duration) -> ReleaseStatus {
+        let status = self.until("approval is asked for", deadline, not_ready("AwaitingApproval")).await;
+        let (_, _, message) = condition(&status, "Ready").expect("Ready is set");
+        let (_, command) = message.rsplit_once("approve with: kubectl ").expect("the message says how to approve");
+        kubectl(&command.split(' ').collect::<Vec<_>>());
+        status
+    }
+
     /// Address of the application's Service, from inside the bed.
     pub async fn service(&self) -> String {
         let service = self.api::<Service>().get(NAME).await.expect("the Service is there");

@@ -1,0 +1,122 @@
+//! The course of an operation that runs: which step is next, whether it waits for a person, and whether it gives way to
+//! something newer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    Decision, Verdict,
+    approval::{self, Gate},
+    drift,
+    input::{Seen, World},
+    journal::{self, has_changed_things},
+    report,
+    target::{Pin, asked, pin},
+};
+use crate::api::{
+    operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
+    status::ReleaseState,
+};
+
+/// Should the clock have jumped between two looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Picks the step to run, or the end of the operation.
+pub fn next(world: &World, operation: &Operation) -> Decision {
+    let Some((index, step)) = operation.steps.iter().enumerate().find(|(_, step)| step.state != StepState::Done) else {
+        return Decision::Close(OperationState::Succeeded);
+    };
+    if step.state == StepState::Failed {
+        return after_failed_step(world, operation, index);
+    }
+    if operation.database != report::place(&world.spec) {
+        return Decision::Rest { verdict: Verdict::database_changed(operation), again: world.spec.retry_interval.0.max(LOOK_AGAIN) };
+    }
+    if cancellable(operation, step) && newer_wanted(world, operation) {
+        return Decision::Close(OperationState::Superseded);
+    }
+    match step.retry_at {
+        Some(at) if at > world.now => pause(world, operation, at),
+        Some(_) | None => gated(world, operation, index, step),
+    }
+}
+
+/// An operation that failed behind its own fence takes it down again, where what ran before, or what it led to, fits the
+/// database as it is. Whether that is so the database says, not the record.
+fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Decision {
+    let failure = Decision::Close(OperationState::Failed);
+    let unfence = operation.steps.iter().enumerate().skip(failed).find(|(_, step)| step.name == StepName::Unfence);
+    let goes_back = matches!(operation.kind, Kind::Rollback | Kind::Restore | Kind::Undo);
+    let (Some((index, unfence)), true) = (unfence, goes_back && journal::open_fence(&world.status).is_some()) else { return failure };
+    if unfence.state == StepState::Failed {
+        return failure;
+    }
+    let done = |name: fn(StepName) -> bool| operation.steps.iter().filter(|step| name(step.name)).all(|step| step.state == StepState::Done);
+    let arrived = done(StepName::changes_database) && done(|name| name == StepName::Deploy);
+    let fits = match &world.database {
+        _ if arrived => true,
+        None => return Decision::LookAtDatabase,
+        Some(Seen::Unknown(_)) => false,
+        Some(Seen::Known(database)) => world.current().is_some_and(|current| drift::database_fits(world, database, current)),
+    };
+    match unfence.retry_at {
+        _ if !fits => failure,
+        Some(at) if at > world.now => pause(world, operation, at),
+        Some(_) | None => Decision::Run { step: index },
+    }
+}
+
+/// Rests until a step may be tried again.
+pub fn pause(world: &World, operation: &Operation, until: Timestamp) -> Decision {
+    Decision::Rest {
+        verdict: Verdict::progressing(operation),
+        again: Duration::try_from(until.duration_since(world.now)).unwrap_or(LOOK_AGAIN),
+    }
+}
+
+/// Runs the step, unless it is the gate before a loss of data that was measured: then it opens, or a person is waited for.
+fn gated(world: &World, operation: &Operation, index: usize, step: &Step) -> Decision {
+    let run = Decision::Run { step: index };
+    let (Action::Approve { policy, .. }, StepState::Started, Some(loss)) = (&step.action, step.state, &operation.loss) else {
+        return run;
+    };
+    match approval::gate(world, operation, *policy, loss) {
+        Gate::NotNeeded => Decision::Grant { step: index, approval: Approval { state: ApprovalState::NotNeeded, by: None, at: None } },
+        Gate::Approved { by } => {
+            Decision::Grant { step: index, approval: Approval { state: ApprovalState::Approved, by, at: Some(world.now) } }
+        }
+        Gate::Closed { other } if approval::is_fresh(loss, world.now) => Decision::Rest {
+            verdict: Verdict::awaiting_approval(world, operation, loss, other.as_deref()),
+            again: world.spec.interval.0.clamp(Duration::from_secs(1), approval::MEASURED_AGAIN),
+        },
+        Gate::Closed { .. } => run,
+    }
+}
+
+/// Waiting, verifying and baking give way to something newer. A database step that was begun never does, and a rollback
+/// that has begun to change things is finished.
+fn cancellable(operation: &Operation, step: &Step) -> bool {
+    let database_at_work = step.state == StepState::Started && step.name.changes_database();
+    match operation.kind {
+        Kind::Deploy => !database_at_work,
+        // A shadow is loaded beside what is live: nothing is touched by giving it up.
+        Kind::Rollback | Kind::Restore | Kind::Undo => step.name.only_prepares() || step.name == StepName::Stage,
+        Kind::Repair | Kind::Cleanup => true,
+        Kind::Leave => false,
+    }
+}
+
+/// Something else is asked for. Where that can't be begun, what has begun to change things is not left half done for it.
+fn newer_wanted(world: &World, operation: &Operation) -> bool {
+    if asked(world).is_none_or(|asked| asked == operation.wanted) {
+        return false;
+    }
+    let can_be_begun = match (pin(world), &world.desired) {
+        (Some(Pin::Release { entry: None, .. }), _) | (None, Seen::Unknown(_)) => return false,
+        (Some(Pin::Release { entry: Some(entry), .. }), _) => entry.state == ReleaseState::KnownGood,
+        (Some(Pin::Data { point }), _) => world.points.get(point).is_some_and(|point| point.verified),
+        (None, Seen::Known(desired)) => world.status.quarantine.iter().all(|entry| entry.digest != desired.digest),
+    };
+    can_be_begun || !has_changed_things(operation)
+}

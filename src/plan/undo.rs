@@ -1,0 +1,81 @@
+//! Undo: a person asks for what a rollback replaced. The reverse swap, and the release that ran on those tables.
+
+use super::{
+    Decision, Verdict,
+    input::World,
+    report::{self, Aim, Draft},
+    rollback::{self, Change, Deploy},
+    target::rest,
+};
+use crate::api::{
+    names,
+    operation::{Action, Kind, Risk},
+    status::Aside,
+};
+
+/// What the `undo` annotation asks for, where it has not been acted on yet.
+pub fn requested(world: &World) -> Option<Decision> {
+    let token = world.undo.as_ref().map(|token| token.trim().to_owned())?;
+    if world.status.last_handled_undo.as_ref() == Some(&token) {
+        return None;
+    }
+    let newest = world.status.asides.first();
+    match newest {
+        Some(aside) if aside.operation.to_string() == token => Some(plan(world, aside)),
+        other => {
+            let kept = other.map_or_else(
+                || "no replaced tables are kept".to_owned(),
+                |aside| format!("only operation {}, the last that replaced tables, can be undone, until {}", aside.operation, aside.until),
+            );
+            Some(Decision::Refuse { message: format!("{} asks to undo operation {token}, but {kept}", names::UNDO), token })
+        }
+    }
+}
+
+/// Plans the reverse swap.
+pub fn plan(world: &World, aside: &Aside) -> Decision {
+    let Some(database) = &world.spec.database else {
+        return rest(world, Verdict::no_data_to_restore(&aside.schema, "spec.database names no database"));
+    };
+    let Some(entry) = aside.from.and_then(|from| world.entry(from)) else {
+        return rest(world, Verdict::no_data_to_restore(&aside.schema, "status.history no longer has the release that ran on it"));
+    };
+    if !world.kept.contains_key(&entry.release) {
+        return rest(world, Verdict::not_kept(&world.name, entry));
+    }
+    let scales = match rollback::scales(world) {
+        Ok(scales) => scales,
+        Err(decision) => return decision,
+    };
+    let change = Change {
+        stage: None,
+        risk: Risk::Replacement { schema: aside.schema.clone(), since: Some(aside.at) },
+        action: Action::Restore {
+            point: format!("undo of operation {}", aside.operation),
+            shadow: aside.schema.clone(),
+            aside: names::aside(&database.mysql.name, &world.uid, world.status.operations + 1),
+            release: entry.release,
+            tolerated: rollback::tolerated(world),
+            keep: world.spec.rollback.keep_aside,
+        },
+    };
+    let deploy = if aside.from == world.status.release { Deploy::Stays } else { Deploy::Release(entry.release) };
+    let mut actions = rollback::actions(world, entry.release, Some(change), deploy, scales);
+    if entry.verified_at.is_none() {
+        // It failed its checks before: whoever brings it back knows that.
+        actions.retain(|action| !matches!(action, Action::Verify { .. }));
+    }
+    report::begin(
+        world,
+        Draft {
+            kind: Kind::Undo,
+            aim: Aim::from(entry),
+            cause: format!("{} asks to undo operation {}", names::UNDO, aside.operation),
+            remediates: None,
+            undoes: Some(aside.operation),
+            why: format!("schema {} holds the tables as they were at {}", aside.schema, aside.at),
+            not_chosen: Vec::new(),
+            actions,
+        },
+    )
+}

@@ -1,0 +1,192 @@
+//! The data alone: a backup point by name, the undo of a swap, replaced tables whose time has passed, and databases and
+//! workloads that are somebody else's.
+
+use backout::{
+    api::{
+        operation::{Kind, OperationState, StepName, StepState},
+        release::RollbackTo,
+        status::{Aside, Hold, ReleaseState},
+    },
+    plan::journal,
+};
+use insta::assert_snapshot;
+
+use super::{
+    table,
+    world::{Given, Progress, at, content, operation},
+};
+
+fn pinned(point: &str) -> Given {
+    let pin = RollbackTo { release: None, version: None, backup_point: Some(point.to_owned()) };
+    Given::two_releases().spec(|spec| spec.rollback_to = Some(pin)).with(|world| {
+        world.points.values_mut().for_each(|point| point.schema_version = Some(2));
+    })
+}
+
+fn of_version(version: &str) -> Given {
+    let pin = RollbackTo { release: None, version: Some(version.to_owned()), backup_point: None };
+    Given::two_releases().spec(|spec| spec.rollback_to = Some(pin))
+}
+
+/// Release 2 was taken back by operation 7, whose swap can be undone.
+fn rolled_back() -> Given {
+    Given::two_releases()
+        .entry(2, |entry| entry.state = ReleaseState::Undone)
+        .entry(2, |entry| entry.undone_at = Some(at(900)))
+        .entry(2, |entry| entry.verified_at = Some(at(3)))
+        .deployed(1)
+        .applied(&[1])
+        .asks(content(1, &[1]))
+        .with(|world| {
+            world.status.asides = vec![Aside {
+                schema: "shop_backout_x_7_aside".to_owned(),
+                operation: 7,
+                from: Some(2),
+                to: 1,
+                at: at(900),
+                until: at(9000),
+            }];
+        })
+}
+
+fn undo(token: &str) -> Given {
+    rolled_back().with(|world| world.undo = Some(token.to_owned()))
+}
+
+#[test]
+fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_runs() {
+    let rows = vec![
+        ("a point that fits", pinned("shop-2-predeploy")),
+        ("it was done", pinned("shop-2-predeploy").with(|world| world.status.restored_point = Some("shop-2-predeploy".to_owned()))),
+        ("no such point", pinned("shop-9-predeploy")),
+        (
+            "a point with another schema",
+            pinned("shop-2-predeploy").with(|world| world.points.values_mut().for_each(|it| it.schema_version = Some(1))),
+        ),
+        ("nothing is deployed", pinned("shop-2-predeploy").with(|world| world.status.release = None)),
+        ("by version", of_version("1.0.0")),
+        ("by a version that never was", of_version("7.0.0")),
+    ];
+    assert_snapshot!(table(rows), @r"
+    a point that fits
+      Restore 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
+    it was done
+      Ready PinnedByRollbackTo
+    no such point
+      Stalled NoWayBack
+    a point with another schema
+      Stalled NoWayBack
+    nothing is deployed
+      Stalled NoWayBack
+    by version
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    by a version that never was
+      Stalled MissingRollbackTarget
+    ");
+}
+
+#[test]
+fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
+    let rows = vec![
+        ("the last swap", undo("7")),
+        ("it was acted on", undo("7").with(|world| world.status.last_handled_undo = Some("7".to_owned()))),
+        ("another operation", undo("6")),
+        ("nothing is kept", undo("7").with(|world| world.status.asides.clear())),
+        ("a release that had failed is not verified again", undo("7").entry(2, |entry| entry.verified_at = None)),
+    ];
+    assert_snapshot!(table(rows), @r"
+    the last swap
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    it was acted on
+      Ready ReconciliationSucceeded
+    another operation
+      Refuse 6: backout.dev/undo asks to undo operation 6, but only operation 7, the last that replaced tables, can be undone, until 2023-11-15T00:43:20Z
+    nothing is kept
+      Refuse 7: backout.dev/undo asks to undo operation 7, but no replaced tables are kept
+    a release that had failed is not verified again
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
+    ");
+}
+
+#[test]
+fn what_an_undo_brought_back_stays_until_something_else_is_asked_for() {
+    let given = undo("7");
+    let mut done = operation(&given.0, Kind::Undo, 2, &[StepName::Restore]).at(StepName::Restore, StepState::Done);
+    done.from = Some(1);
+    let given = given.running(done).closed(OperationState::Succeeded).deployed(2).applied(&[1, 2]).with(|world| world.undo = None);
+    assert_eq!(given.0.status.release, Some(2));
+    assert_eq!(given.0.entry(2).map(|entry| (entry.state, entry.undone_at)), Some((ReleaseState::KnownGood, None)));
+    let rows = vec![
+        ("the source asks for what was undone", given.clone()),
+        ("something new is asked for", given.clone().asks(content(4, &[1, 2]))),
+        ("the hold was reset", given.with(|world| world.status = journal::reset(world.status.clone(), "once".to_owned()))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    the source asks for what was undone
+      Resting RollbackUndone
+    something new is asked for
+      Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
+    the hold was reset
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    ");
+}
+
+#[test]
+fn schemas_that_nothing_needs_any_more_are_dropped_at_rest_and_never_before() {
+    let expired = || rolled_back().with(|world| world.status.asides.iter_mut().for_each(|aside| aside.until = at(999)));
+    let failed_cleanup = |given: Given, finished: i64| {
+        let mut cleanup = operation(&given.0, Kind::Cleanup, 1, &[StepName::Discard]).failed_at(StepName::Discard);
+        cleanup.state = OperationState::Failed;
+        cleanup.finished_at = Some(at(finished));
+        given.running(cleanup)
+    };
+    let rows = vec![
+        ("kept", rolled_back()),
+        ("its time has passed", expired()),
+        ("a shadow that was not swapped in", rolled_back().with(|world| world.status.shadows.push("shadow".to_owned()))),
+        ("a clean-up failed just now", failed_cleanup(expired(), 990)),
+        ("a clean-up failed an hour ago", failed_cleanup(expired(), -3000)),
+        ("something else is to be done", expired().asks(content(4, &[1]))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    kept
+      Ready ReconciliationSucceeded
+    its time has passed
+      Cleanup 1 → 1: Discard shop_backout_x_7_aside
+    a shadow that was not swapped in
+      Cleanup 1 → 1: Discard shadow
+    a clean-up failed just now
+      Ready ReconciliationSucceeded
+    a clean-up failed an hour ago
+      Cleanup 1 → 1: Discard shop_backout_x_7_aside
+    something else is to be done
+      Deploy 1 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
+    ");
+}
+
+#[test]
+fn a_database_or_a_container_of_another_release_is_refused_by_name() {
+    let shared = |given: Given| given.database(|database| database.other_owner = Some("shops/other".to_owned()));
+    let rows = vec![
+        ("a deploy with a migration", shared(Given::two_releases().asks(content(4, &[1, 2, 4])))),
+        ("a deploy without one", shared(Given::two_releases().asks(content(4, &[1, 2])))),
+        ("a rollback of the schema", shared(Given::two_releases().asks(content(1, &[1])))),
+        ("a container that another Release deploys to", Given::two_releases().with(|world| world.rivals.push("Release other".to_owned()))),
+        (
+            "a hold does not outlive the release that it held",
+            Given::two_releases().with(|world| world.status.hold = Some(Hold { wanted: "other".to_owned(), operation: 1 })),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
+    a deploy with a migration
+      Stalled DatabaseShared
+    a deploy without one
+      Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
+    a rollback of the schema
+      Stalled DatabaseShared
+    a container that another Release deploys to
+      Stalled TargetShared
+    a hold does not outlive the release that it held
+      Ready ReconciliationSucceeded
+    ");
+}
