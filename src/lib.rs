@@ -16,9 +16,9 @@
 //! |---|---|---|
 //! | [`api`] | words: what users write and read | nobody |
 //! | [`plan`] | judgement: pure, no IO, no clock | api |
-//! | [`observe`] | eyes: git, workloads, database, points. Reads only | plan's input, access, cluster, mysql, secret |
+//! | [`observe`] | eyes: git, workloads, database, points. Reads only | plan's input and needs, access, cluster, mysql, secret |
 //! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, record (for backup points) |
-//! | [`record`] | pen: the only writer of status | plan's journal and summary |
+//! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
 //! | [`access`] | from a Release's references to connections | api, engines |
 //! | [`controller`], [`telemetry`], [`cli`], [`crd`] | wiring | all |

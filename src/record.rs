@@ -21,7 +21,8 @@ use crate::{
     cluster::{self, within},
     error::Class,
     plan::{
-        Verdict,
+        self, Verdict,
+        input::Life,
         journal::{self, Outcome},
         summary,
     },
@@ -267,6 +268,10 @@ impl Pen {
             let merged = within(doing, api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
             return Box::pin(self.put(&merged, status, now)).await;
         }
+        // A look at the source is all that the token asked for.
+        let life = if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted };
+        let looked = plan::heeds_source(&self::status(release), life);
+        let status = if looked { with_look(release, status, None) } else { status };
         let patch = json!({
             "apiVersion": Release::api_version(&()),
             "kind": Release::kind(&()),

@@ -34,6 +34,9 @@ pub struct BackupPointSpec {
     /// The release number that was about to be deployed when the point was taken.
     pub before: u64,
     pub reason: PointReason,
+    /// `host:port/name` of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 /// Why the point was taken.

@@ -177,6 +177,13 @@ pub struct DatabaseSpec {
     pub backup: BackupSpec,
 }
 
+impl MysqlSpec {
+    /// `host:port/name`.
+    pub fn place(&self) -> String {
+        format!("{}:{}/{}", self.host, self.port, self.name)
+    }
+}
+
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlSpec {

@@ -29,7 +29,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
         "apiVersion": "backout.dev/v1alpha1",
         "kind": "BackupPoint",
         "metadata": task.metadata(point),
-        "spec": {"release": task.name, "before": number, "reason": PointReason::PreDeploy},
+        "spec": {"release": task.name, "before": number, "reason": PointReason::PreDeploy, "database": task.database_spec()?.mysql.place()},
     });
     let object = within(
         format!("applying BackupPoint {point}"),

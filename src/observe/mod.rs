@@ -22,6 +22,7 @@ use crate::{
     },
     cluster::{self, within},
     mysql,
+    plan::heeds_source,
     plan::input::{AppliedSeen, ApprovalSeen, DatabaseSeen, Desired, Life, Outlook, PointSeen, Seen, Unseen, World},
 };
 pub use git::Error as GitError;
@@ -59,13 +60,16 @@ impl Eyes {
     pub async fn observe(&self, release: &Release, now: Timestamp) -> World {
         let namespace = release.namespace().unwrap_or_default();
         let name = release.name_any();
+        let status = release.status.clone().unwrap_or_default();
+        let life = if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted };
+        let heeds = heeds_source(&status, life);
         World {
             now,
             namespace: namespace.clone(),
             uid: release.uid().unwrap_or_default(),
             generation: release.metadata.generation.unwrap_or_default(),
             spec: release.spec.clone(),
-            status: release.status.clone().unwrap_or_default(),
+            status,
             reset_at: release.annotations().get(names::RESET_AT).cloned(),
             undo: release.annotations().get(names::UNDO).cloned(),
             approve: release.annotations().get(names::APPROVE).map(|digest| ApprovalSeen {
@@ -73,8 +77,16 @@ impl Eyes {
                 by: release.annotations().get(names::APPROVED_BY).cloned(),
             }),
             rivals: self.rivals(release, &namespace, &name),
-            life: if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted },
-            desired: self.desired(release, &namespace).await,
+            life,
+            desired: if heeds {
+                self.desired(release, &namespace).await
+            } else {
+                Seen::Unknown(Unseen {
+                    reason: "SourceUnavailable",
+                    message: "the source was not looked at while an operation is finished".to_owned(),
+                    outlook: Outlook::Passing,
+                })
+            },
             kept: kept(self.revisions.state().iter().map(AsRef::as_ref).filter(|object| belongs(*object, &namespace, &name))),
             workloads: workload::observe(&self.deployments, &namespace, &release.spec),
             database: None,
@@ -217,7 +229,8 @@ fn seen_points<'a>(points: impl Iterator<Item = &'a BackupPoint>) -> BTreeMap<St
         .map(|point| {
             let status = point.status.clone().unwrap_or_default();
             let BackupPointStatus { verified, schema_version, taken_at, .. } = status;
-            (point.name_any(), PointSeen { before: point.spec.before, verified, schema_version, taken_at })
+            let (before, database) = (point.spec.before, point.spec.database.clone());
+            (point.name_any(), PointSeen { before, database, verified, schema_version, taken_at })
         })
         .collect()
 }

@@ -9,14 +9,14 @@ use super::{
     Decision, Verdict,
     approval::{self, Gate},
     drift,
-    input::{Seen, World},
+    input::{Life, Seen, World},
     journal::{self, has_changed_things},
     report,
     target::{Pin, asked, pin},
 };
 use crate::api::{
     operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
-    status::ReleaseState,
+    status::{ReleaseState, ReleaseStatus},
 };
 
 /// Should the clock have jumped between two looks.
@@ -104,6 +104,18 @@ fn cancellable(operation: &Operation, step: &Step) -> bool {
         Kind::Rollback | Kind::Restore | Kind::Undo => step.name.only_prepares() || step.name == StepName::Stage,
         Kind::Repair | Kind::Cleanup => true,
         Kind::Leave => false,
+    }
+}
+
+/// Whether the next decision depends on what the source asks for: not inside an operation that does not give way, and not for
+/// a Release that is deleted. A source that hangs must not hold an application behind its fence.
+pub fn heeds_source(status: &ReleaseStatus, life: Life) -> bool {
+    let running = status.operation.as_ref().filter(|operation| operation.state == OperationState::Running);
+    let step = |operation: &Operation| operation.steps.iter().find(|step| step.state != StepState::Done).cloned();
+    match (life, running) {
+        (Life::Leaving, _) => false,
+        (Life::Wanted, None) => true,
+        (Life::Wanted, Some(operation)) => step(operation).is_some_and(|step| cancellable(operation, &step)),
     }
 }
 

@@ -179,6 +179,8 @@ pub struct AppliedSeen {
 pub struct PointSeen {
     /// Release number before which it was taken.
     pub before: u64,
+    /// The database that it was taken of; `None`: not recorded.
+    pub database: Option<String>,
     pub verified: bool,
     /// Highest migration in it.
     pub schema_version: Option<u64>,

@@ -26,6 +26,7 @@ mod undo;
 use std::time::Duration;
 
 use crate::api::operation::{Approval, Operation, OperationState};
+pub use course::heeds_source;
 use input::{Life, World};
 pub use summary::Verdict;
 

@@ -76,7 +76,7 @@ pub fn begin(world: &World, draft: Draft) -> Decision {
 /// Which database and which store: a step must not go on elsewhere than the ones before it.
 pub fn place(spec: &ReleaseSpec) -> Option<String> {
     let DatabaseSpec { mysql, backup } = spec.database.as_ref()?;
-    Some(format!("{}:{}/{}, {}", mysql.host, mysql.port, mysql.name, backup.store.url))
+    Some(format!("{}, {}", mysql.place(), backup.store.url))
 }
 
 /// What an action will do, for people.

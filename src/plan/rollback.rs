@@ -376,9 +376,14 @@ fn carried(database: &DatabaseSeen) -> Result<(), String> {
 
 /// The point is whole, and holds the schema that `target` runs on.
 fn fitting(world: &World, name: &str, target: &HistoryEntry, content: &Content) -> Result<(), String> {
-    let PointSeen { verified, schema_version, .. } = world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
+    let PointSeen { verified, schema_version, database, .. } =
+        world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
     if !verified {
         return Err(format!("BackupPoint {name} is not verified"));
+    }
+    let here = world.spec.database.as_ref().map(|database| database.mysql.place());
+    if database.is_some() && *database != here {
+        return Err(format!("BackupPoint {name} was taken of database {}", database.as_deref().unwrap_or_default()));
     }
     let needed = content.migrations.last().map(|migration| migration.version);
     if *schema_version != needed {

@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod crash_points;
+mod judgement;
 mod story;

@@ -129,7 +129,13 @@ impl Given {
         );
         self.0.points.insert(
             point,
-            PointSeen { before: number, verified: true, schema_version: before.last().copied(), taken_at: Some(at(number as i64)) },
+            PointSeen {
+                before: number,
+                database: None,
+                verified: true,
+                schema_version: before.last().copied(),
+                taken_at: Some(at(number as i64)),
+            },
         );
         self.0.kept.insert(number, Kept { content, revision: format!("main@{number}"), secret_keys: BTreeMap::new() });
         self.0.status.releases = number;

@@ -195,7 +195,7 @@ impl Model {
                 .iter()
                 .map(|(name, point)| {
                     let schema_version = point.content.applied.last().map(|applied| applied.version);
-                    (name.clone(), PointSeen { before: point.before, verified: true, schema_version, taken_at: None })
+                    (name.clone(), PointSeen { before: point.before, database: None, verified: true, schema_version, taken_at: None })
                 })
                 .collect(),
         }

@@ -136,10 +136,15 @@ impl Place {
 
     /// Creates the Release; the API server's own refusals come back as they are.
     pub async fn create(&self, spec: Value) -> Result<(), kube::Error> {
+        self.create_as(NAME, spec).await
+    }
+
+    /// The same under another name.
+    pub async fn create_as(&self, name: &str, spec: Value) -> Result<(), kube::Error> {
         let object = json!({
             "apiVersion": "backout.dev/v1alpha1",
             "kind": "Release",
-            "metadata": {"name": NAME, "namespace": self.namespace},
+            "metadata": {"name": name, "namespace": self.namespace},
             "spec": spec,
         });
         let object: DynamicObject = serde_json::from_value(object).expect("a Release is an object");
@@ -155,8 +160,13 @@ impl Place {
 
     /// Waits until the status is as wanted; fails with what it is, and the operator's events.
     pub async fn until(&self, what: &str, deadline: Duration, wanted: impl Fn(&ReleaseStatus) -> bool) -> ReleaseStatus {
+        self.until_of(NAME, what, deadline, wanted).await
+    }
+
+    /// The same for a Release of another name.
+    pub async fn until_of(&self, name: &str, what: &str, deadline: Duration, wanted: impl Fn(&ReleaseStatus) -> bool) -> ReleaseStatus {
         let condition = |release: Option<&Release>| release.and_then(|release| release.status.as_ref()).is_some_and(&wanted);
-        let found = match timeout(deadline, await_condition(self.api::<Release>(), NAME, condition)).await {
+        let found = match timeout(deadline, await_condition(self.api::<Release>(), name, condition)).await {
             Ok(found) => found.expect("Releases can be watched"),
             Err(_) => None,
         };
@@ -164,7 +174,7 @@ impl Place {
             panic!(
                 "waited {} s in vain until {what}\n{}\n{}",
                 deadline.as_secs(),
-                kubectl(&["-n", &self.namespace, "describe", "release", NAME]),
+                kubectl(&["-n", &self.namespace, "describe", "release", name]),
                 kubectl(&["-n", &self.namespace, "get", "pods", "-o", "wide"])
             )
         })
