@@ -12,7 +12,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::bookkeeping::State;
-use super::endpoint::{Database, SESSION, Session, next};
+use super::endpoint::{Database, SESSION, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, quote};
 use super::inspect::{self, Table};
@@ -137,8 +137,8 @@ async fn one(
     session.run(&doing, "SET character_set_results=NULL").await?;
     let columns = table.columns.iter().filter(|column| column.content == inspect::Content::Given).count();
     {
-        let mut rows = session.stream(select);
-        while let Some(row) = next(&doing, &mut rows).await? {
+        let mut rows = session.stream(doing.clone(), select);
+        while let Some(row) = rows.next().await? {
             let mut values = Vec::with_capacity(columns);
             for index in 0..columns {
                 values.push(row.bytes(index + 1)?);

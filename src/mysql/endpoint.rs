@@ -1,7 +1,10 @@
 //! Where the database is, and sessions in a known state.
 //!
 //! Sessions are short-lived: one for each call of the engine, closed with it. A session that ran into a timeout or lost its socket is
-//! dropped, never reused; the server may still be running its last statement, which is why all writing goes under [`Database::lock`].
+//! never used again; the server may still be running its last statement, which is why all writing goes under [`Database::locked`].
+//!
+//! Every await has a limit: connecting and closing [`CONNECT_TIMEOUT`], a short statement and each row of a stream [`SHORT_TIMEOUT`], a
+//! long statement what the caller allows ([`Database::with_statement_timeout`]), which also lowers the other limits if it is shorter.
 
 use std::fmt;
 use std::future::Future;
@@ -29,6 +32,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 const LOCK_WAIT_SECONDS: u32 = 5;
 /// Seconds the server keeps a session whose client reads or writes slowly, for example because the backup store does.
 const SLOW_CLIENT_SECONDS: u32 = 600;
+/// Seconds the server keeps a session that asks nothing. An operator whose network fails without a word leaves its session, and with
+/// it the database's lock, until then. Between two statements the engine waits for at most three answers of the backup store, each 120 s.
+const IDLE_SECONDS: u32 = 600;
 
 /// The session state that the engine, its files and its checksums rely on.
 ///
@@ -89,7 +95,8 @@ impl Database {
         Self { endpoint, statement_timeout: STATEMENT_TIMEOUT }
     }
 
-    /// Bounds each long statement (a migration's `ALTER TABLE`, a checksum, a shadow's index build); 6 hours unless set.
+    /// Bounds each long statement (a migration's `ALTER TABLE`, a checksum, a shadow's index build); 6 hours unless set. No other wait
+    /// for the server is longer than this either.
     #[must_use]
     pub fn with_statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
@@ -135,24 +142,35 @@ impl Database {
     }
 
     async fn connect(&self) -> Result<Session> {
-        let connection = match tokio::time::timeout(CONNECT_TIMEOUT, self.options().connect()).await {
+        let connection = match tokio::time::timeout(self.limit(CONNECT_TIMEOUT), self.options().connect()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(self.explain(error)),
             Err(_) => {
                 return Err(Error::Unreachable {
                     host: self.endpoint.host.clone(),
                     port: self.endpoint.port,
-                    reason: format!("no answer within {CONNECT_TIMEOUT:?}"),
+                    reason: format!("no answer within {:?}", self.limit(CONNECT_TIMEOUT)),
                 });
             }
         };
-        let mut session = Session { connection, statement_timeout: self.statement_timeout };
+        let mut session = Session {
+            connection,
+            short: self.limit(SHORT_TIMEOUT),
+            long: self.statement_timeout,
+            closing: self.limit(CONNECT_TIMEOUT),
+            state: State::Ready,
+        };
         let waits = format!(
             ", lock_wait_timeout={LOCK_WAIT_SECONDS}, innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}, \
-             net_write_timeout={SLOW_CLIENT_SECONDS}, net_read_timeout={SLOW_CLIENT_SECONDS}, max_statement_time=0"
+             net_write_timeout={SLOW_CLIENT_SECONDS}, net_read_timeout={SLOW_CLIENT_SECONDS}, \
+             wait_timeout={IDLE_SECONDS}, max_statement_time=0"
         );
         session.run("prepare the session", &format!("{SESSION}{waits}")).await?;
         Ok(session)
+    }
+
+    fn limit(&self, limit: Duration) -> Duration {
+        limit.min(self.statement_timeout)
     }
 
     fn options(&self) -> MySqlConnectOptions {
@@ -199,34 +217,38 @@ impl Database {
 /// One connection in the state of [`SESSION`].
 pub(super) struct Session {
     connection: MySqlConnection,
-    statement_timeout: Duration,
+    short: Duration,
+    long: Duration,
+    closing: Duration,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// An answer is missing: the next one could be taken for it.
+    GivenUp,
 }
 
 impl Session {
     /// Runs a short statement and returns the number of rows it affected.
     pub async fn run(&mut self, doing: &str, sql: &str) -> Result<u64> {
-        let statement = sqlx::raw_sql(vouched(sql.to_owned()));
-        Ok(within(SHORT_TIMEOUT, doing, statement.execute(&mut self.connection)).await?.rows_affected())
+        self.execute(self.short, doing, sql.to_owned()).await
     }
 
     /// Runs a statement that may take as long as the caller of the engine allows.
     pub async fn run_long(&mut self, doing: &str, sql: String) -> Result<u64> {
-        let statement = sqlx::raw_sql(vouched(sql));
-        Ok(within(self.statement_timeout, doing, statement.execute(&mut self.connection)).await?.rows_affected())
+        self.execute(self.long, doing, sql).await
     }
 
     /// All rows of a short query.
     pub async fn rows(&mut self, doing: &str, sql: &str) -> Result<Vec<Row>> {
-        let statement = sqlx::raw_sql(vouched(sql.to_owned()));
-        let rows = within(SHORT_TIMEOUT, doing, statement.fetch_all(&mut self.connection)).await?;
-        Ok(rows.into_iter().map(Row).collect())
+        self.fetch(self.short, doing, sql.to_owned()).await
     }
 
     /// All rows of a query that may take as long as the caller of the engine allows.
     pub async fn rows_long(&mut self, doing: &str, sql: String) -> Result<Vec<Row>> {
-        let statement = sqlx::raw_sql(vouched(sql));
-        let rows = within(self.statement_timeout, doing, statement.fetch_all(&mut self.connection)).await?;
-        Ok(rows.into_iter().map(Row).collect())
+        self.fetch(self.long, doing, sql).await
     }
 
     /// The first row of a short query, if there is one.
@@ -234,15 +256,16 @@ impl Session {
         Ok(self.rows(doing, sql).await?.into_iter().next())
     }
 
-    /// The rows of a table as they come, in the text protocol. Await each with [`next`]; a stream that is dropped half-way
-    /// leaves the session unusable.
-    pub fn stream(&mut self, sql: String) -> BoxStream<'_, sqlx::Result<MySqlRow>> {
-        sqlx::raw_sql(vouched(sql)).fetch(&mut self.connection)
+    /// The rows of a table as they come, in the text protocol. A stream that is not read to its end leaves the session unusable.
+    pub fn stream(&mut self, doing: String, sql: String) -> Stream<'_> {
+        Stream { doing, limit: self.short, state: &mut self.state, rows: sqlx::raw_sql(vouched(sql)).fetch(&mut self.connection) }
     }
 
     /// Says goodbye, so that the server frees locks at once. Errors do not matter: the work is done.
     pub async fn close(self) {
-        let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.connection.close()).await;
+        if self.state == State::Ready {
+            let _ = tokio::time::timeout(self.closing, self.connection.close()).await;
+        }
     }
 
     /// A session variable of the server.
@@ -253,11 +276,32 @@ impl Session {
             None => Ok(None),
         }
     }
+
+    async fn execute(&mut self, limit: Duration, doing: &str, sql: String) -> Result<u64> {
+        let statement = sqlx::raw_sql(vouched(sql));
+        Ok(within(&mut self.state, limit, doing, statement.execute(&mut self.connection)).await?.rows_affected())
+    }
+
+    async fn fetch(&mut self, limit: Duration, doing: &str, sql: String) -> Result<Vec<Row>> {
+        let statement = sqlx::raw_sql(vouched(sql));
+        let rows = within(&mut self.state, limit, doing, statement.fetch_all(&mut self.connection)).await?;
+        Ok(rows.into_iter().map(Row).collect())
+    }
 }
 
-/// The next row of a stream, or an error when the server stays silent for [`SHORT_TIMEOUT`].
-pub(super) async fn next(doing: &str, rows: &mut BoxStream<'_, sqlx::Result<MySqlRow>>) -> Result<Option<Row>> {
-    Ok(within(SHORT_TIMEOUT, doing, rows.try_next()).await?.map(Row))
+/// The rows of a query that is under way.
+pub(super) struct Stream<'a> {
+    doing: String,
+    limit: Duration,
+    state: &'a mut State,
+    rows: BoxStream<'a, sqlx::Result<MySqlRow>>,
+}
+
+impl Stream<'_> {
+    /// The next row, or an error when the server stays silent for the limit of a short statement.
+    pub async fn next(&mut self) -> Result<Option<Row>> {
+        Ok(within(self.state, self.limit, &self.doing, self.rows.try_next()).await?.map(Row))
+    }
 }
 
 /// One row of the text protocol.
@@ -302,11 +346,23 @@ impl Row {
     }
 }
 
-async fn within<T>(limit: Duration, doing: &str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+async fn within<T>(state: &mut State, limit: Duration, doing: &str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+    if *state == State::GivenUp {
+        return Err(Error::Lost { doing: doing.to_owned(), reason: "an earlier statement got no answer".to_owned() });
+    }
     match tokio::time::timeout(limit, work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(translate(doing, error)),
-        Err(_) => Err(Error::TimedOut { doing: doing.to_owned(), limit }),
+        Ok(Err(error)) => {
+            let error = translate(doing, error);
+            if matches!(error, Error::Lost { .. }) {
+                *state = State::GivenUp;
+            }
+            Err(error)
+        }
+        Err(_) => {
+            *state = State::GivenUp;
+            Err(Error::TimedOut { doing: doing.to_owned(), limit })
+        }
     }
 }
 
@@ -315,6 +371,8 @@ fn translate(doing: &str, error: sqlx::Error) -> Error {
     match error {
         sqlx::Error::Database(refused) => Error::Refused { doing, code: code_of(refused.as_ref()), message: refused.message().to_owned() },
         sqlx::Error::Io(reason) => Error::Lost { doing, reason: reason.to_string() },
+        // An answer that was cut off, or another one than was asked for.
+        sqlx::Error::Protocol(reason) => Error::Lost { doing, reason },
         other => Error::Unreadable { doing, reason: other.to_string() },
     }
 }

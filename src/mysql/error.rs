@@ -158,9 +158,10 @@ impl Error {
     }
 }
 
-/// Server errors that pass by themselves: too many connections, shutdown, lock wait, deadlock, killed.
+/// Server errors that pass by themselves: too many connections, shutdown, packets that did not arrive in time, lock wait, deadlock, killed,
+/// idle for too long.
 fn is_passing(code: u16) -> bool {
-    matches!(code, 1040 | 1053 | 1129 | 1203 | 1205 | 1213 | 1226 | 1317 | 1927 | 1969 | 3024)
+    matches!(code, 1040 | 1053 | 1129 | 1152 | 1158..=1161 | 1203 | 1205 | 1213 | 1226 | 1317 | 1927 | 1969 | 3024 | 4031)
 }
 
 fn list(objects: &[Unsupported]) -> String {

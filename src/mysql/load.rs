@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -14,7 +15,7 @@ use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::quote;
 use super::manifest::{self, Manifest, read_manifest};
-use super::store::{self, Download};
+use super::store::Download;
 use super::{checksum, definition, grants, inspect};
 
 /// A transaction ends after this many bytes of SQL: larger ones need more undo log and make replicas lag, and rolling one back takes longer.
@@ -22,6 +23,9 @@ const TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 
 /// Compressed bytes that are unpacked at once. What they become is held in memory, up to many thousand times as much.
 const SLICE: usize = 4 * 1024;
+
+/// While files are compared the server hears something this often. Together with one request to the store less than the server waits for.
+const SPEAK_EVERY: Duration = Duration::from_secs(30);
 
 /// What stands in the shadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +67,8 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
         return Err(database.missing(missing));
     }
     check_packets(&mut session, &manifest).await?;
-    store::verify(store, &prefix.clone().join(manifest.schema.name.as_str()), &manifest.schema.sha256).await?;
-    for table in &manifest.tables {
-        store::verify(store, &prefix.clone().join(table.file.name.as_str()), &table.file.sha256).await?;
+    for file in std::iter::once(&manifest.schema).chain(manifest.tables.iter().map(|table| &table.file)) {
+        verify(&mut session, store, prefix.clone().join(file.name.as_str()), &file.sha256).await?;
     }
 
     beside::drop_schema(&mut session, shadow).await?;
@@ -80,6 +83,19 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
     beside::write_sign(&mut session, &sign).await?;
     session.close().await;
     Ok(loaded)
+}
+
+/// Reads a whole file and compares its digest. The server is spoken to meanwhile: it ends a session, and with it the lock, that is silent.
+async fn verify(session: &mut Session, store: &Arc<dyn ObjectStore>, path: Path, sha256: &str) -> Result<()> {
+    let mut download = Download::begin(store, path).await?;
+    let mut spoken = Instant::now();
+    while download.portion().await?.is_some() {
+        if spoken.elapsed() > SPEAK_EVERY {
+            session.run("keep the session", "DO 0").await?;
+            spoken = Instant::now();
+        }
+    }
+    download.finish(sha256)
 }
 
 /// Before anything is executed: a statement or value that the server would cut or refuse.

@@ -194,8 +194,10 @@ impl Run<'_> {
         let doing = self.doing(index);
         self.session.run(&doing, "START TRANSACTION").await?;
         if let Err(error) = self.session.run_long(&doing, statement.text.clone()).await {
-            // Also takes back what a statement did before it failed.
-            self.session.run(&doing, "ROLLBACK").await?;
+            // Also takes back what a statement did before it failed. A lost session takes it back by itself.
+            if matches!(error, Error::Refused { .. }) {
+                self.session.run(&doing, "ROLLBACK").await?;
+            }
             return self.fail(index, error, None).await;
         }
         self.progress(index + 1).await?;

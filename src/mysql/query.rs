@@ -3,7 +3,7 @@
 use serde_json::{Map, Number, Value};
 use sqlx::{Column as _, Row as _, TypeInfo as _};
 
-use super::endpoint::{Database, next};
+use super::endpoint::Database;
 use super::error::{Error, Result};
 use super::script;
 
@@ -29,9 +29,9 @@ pub async fn query(database: &Database, select: &str) -> Result<Vec<Map<String, 
     session.run("begin to read", "START TRANSACTION READ ONLY").await?;
     let mut answer = Vec::new();
     {
-        let mut rows = session.stream(statement.text.clone());
+        let mut rows = session.stream(doing.to_owned(), statement.text.clone());
         while answer.len() < MOST_ROWS {
-            let Some(row) = next(doing, &mut rows).await? else { break };
+            let Some(row) = rows.next().await? else { break };
             answer.push(row.fields()?);
         }
     }

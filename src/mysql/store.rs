@@ -93,13 +93,6 @@ pub(super) async fn get(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Opt
     Ok(Some(within(path, found.bytes()).await?.to_vec()))
 }
 
-/// Reads a whole file and compares its digest, keeping nothing.
-pub(super) async fn verify(store: &Arc<dyn ObjectStore>, path: &Path, sha256: &str) -> Result<()> {
-    let mut download = Download::begin(store, path.clone()).await?;
-    while download.portion().await?.is_some() {}
-    download.finish(sha256)
-}
-
 /// A compressed file being read.
 pub(super) struct Download {
     path: Path,

@@ -92,7 +92,16 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
     } else {
         owner::check(&mut session, database, &swap.owner).await?;
         let replacement = prepare(&mut session, database, swap, &inventory.tables).await?;
-        rename(&mut session, database, swap, &inventory.tables, &replacement).await?
+        match rename(&mut session, database, swap, &inventory.tables, &replacement).await {
+            Ok(swapped) => swapped,
+            Err(error) => {
+                // Best effort: an empty schema without a sign would be nobody's, should this never be tried again.
+                if matches!(error, Error::SwapBlocked { .. }) {
+                    let _ = beside::drop_schema(&mut session, &swap.aside).await;
+                }
+                return Err(error);
+            }
+        }
     };
     // Also when it had been done before: a crash may have come right after the rename.
     finish(&mut session, database, swap).await?;

@@ -7,8 +7,10 @@
 
 mod access;
 mod backup;
+mod cut_off;
 mod migrations;
 mod ownership;
+mod proxy;
 mod roundtrip;
 mod script_loss;
 mod swapping;
