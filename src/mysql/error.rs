@@ -49,7 +49,7 @@ pub enum Error {
     NoBackup { prefix: String },
     #[error("the backup is corrupt at {path}: {reason}; restore from another backup point")]
     Corrupt { path: String, reason: String },
-    #[error("table {table} changed its definition or vanished while it was backed up; the backup is taken again")]
+    #[error("table {table} changed its definition or vanished while it was read; it is read again")]
     Moved { table: String },
     #[error("table {table}: {bytes} bytes exceed max_allowed_packet ({limit}) of the server; raise it to at least {bytes}")]
     TooLarge { table: String, bytes: u64, limit: u64 },

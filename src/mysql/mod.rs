@@ -1,15 +1,19 @@
 //! The data engine: consistent backups of a MariaDB schema, shadows built from them, and the cut-over that makes one live.
 //!
 //! It knows no Kubernetes and keeps nothing in memory between calls: what was done is read from the database, the schemas beside it and
-//! the object store. Every call can be repeated after a crash at any instant; those that write hold the database's lock.
+//! the object store. Every call can be repeated after a crash at any instant; those that write hold the database's lock. A server that
+//! goes away or falls silent makes an error that passes: the same call again finds out what was done.
 //!
 //! ```text
 //! capture   live schema ──one snapshot──▶ files + manifest        touches nothing
 //! load      files ──digests checked──▶ shadow schema, compared    touches nothing live
 //! loss      live ⟷ shadow: what a cut-over would take away        touches nothing
-//! swap      live ─▶ aside, shadow ─▶ live, one RENAME TABLE       atomic
+//! swap      live ─▶ aside, shadow ─▶ live, one RENAME TABLE       atomic; undone by a swap with that aside as its source
 //! migrate   the live schema forwards and back, statement by statement
+//! script_loss   what down scripts would take away                touches nothing
 //! ```
+//!
+//! Migrating, reverting and cutting over is for one Release only, the schema's [`Owner`].
 //!
 //! # Files of a backup, format 1
 //! `0000-schema.sql.zst` holds every definition, `0001.sql.zst` … the rows of one table each, in the order of their names; `manifest.json`

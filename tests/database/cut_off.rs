@@ -12,7 +12,7 @@ use sqlx::MySqlConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::proxy::{FAULTS, Fault, HANGING, Proxy};
+use super::proxy::{FAULTS, Fault, HANGING, Proxy, READING};
 use super::{Bed, PATIENCE, ask, owner, run, until, what};
 
 const SHOP: &str = "CREATE TABLE orders (id INT PRIMARY KEY AUTO_INCREMENT, who VARCHAR(20)); \
@@ -23,19 +23,21 @@ const SHOP: &str = "CREATE TABLE orders (id INT PRIMARY KEY AUTO_INCREMENT, who 
 /// from which it starts, the call is repeated without a fault, and `check` looks at what came of it.
 async fn at_every_statement<T: std::fmt::Debug>(
     bed: &Bed,
+    faults: &[Fault],
     begin: impl AsyncFn(usize),
     call: impl AsyncFn(Database, usize) -> Result<T>,
     check: impl AsyncFn(usize, String),
 ) {
     let mut round = 0;
-    for fault in FAULTS {
+    for &fault in faults {
         let mut at = 1;
         loop {
             round += 1;
             let name = format!("{fault:?} at statement {at}");
             begin(round).await;
             let proxy = Proxy::start(&bed.endpoint(), fault, at).await;
-            let result = call(proxy.database(bed.endpoint()), round).await;
+            let first = tokio::time::timeout(PATIENCE, call(proxy.database(bed.endpoint()), round)).await;
+            let result = first.unwrap_or_else(|_| panic!("{name}: it never ends"));
             if proxy.struck() {
                 let Err(error) = &result else { panic!("{name}: {result:?}") };
                 assert_eq!(error.class(), Class::Transient, "{name}: {error}");
@@ -68,6 +70,7 @@ async fn a_capture_can_be_cut_off_anywhere() {
     let expected = bed.capture("p").await;
     at_every_statement(
         &bed,
+        READING,
         async |_| {},
         async |database, round| {
             let point = format!("p{round}");
@@ -89,6 +92,7 @@ async fn a_load_can_be_cut_off_anywhere() {
     let shadow = bed.beside("shadow");
     at_every_statement(
         &bed,
+        FAULTS,
         async |_| discard(&bed.database(), &shadow).await.expect("it can be dropped"),
         async |database, _| load(&database, &bed.store, &Path::from("p1"), &shadow).await,
         async |_, name| {
@@ -124,6 +128,7 @@ async fn a_cut_over_and_its_undo_can_be_cut_off_anywhere() {
     let before = tokio::sync::Mutex::new((String::new(), String::new()));
     at_every_statement(
         &bed,
+        FAULTS,
         async |round| {
             let mut root = bed.root().await;
             run(&mut root, &format!("INSERT INTO orders (who) VALUES ('{round}')")).await;
@@ -171,6 +176,7 @@ async fn a_migration_can_be_cut_off_anywhere() {
     let bed = Bed::new(MIGRATED).await;
     at_every_statement(
         &bed,
+        FAULTS,
         async |_| {
             // From the very beginning, with the engine's own tables still to be made.
             let tables = "DROP TABLE IF EXISTS _backout_migrations, _backout_owner, t, u, w";
@@ -195,6 +201,7 @@ async fn a_revert_can_be_cut_off_anywhere() {
     let bed = Bed::new(MIGRATED).await;
     at_every_statement(
         &bed,
+        FAULTS,
         async |_| {
             apply(&bed.database(), &up(), 3, &owner()).await.expect("it applies");
         },
@@ -215,7 +222,7 @@ async fn a_revert_can_be_cut_off_anywhere() {
 async fn a_measurement_can_be_cut_off_anywhere() {
     let bed = Bed::new(SHOP).await;
     let scripts = [("m".to_owned(), "DELETE FROM orders WHERE id = 1; ALTER TABLE items DROP order_id".to_owned())];
-    at_every_statement(&bed, async |_| {}, async |database, _| script_loss(&database, &scripts).await, async |_, _| {}).await;
+    at_every_statement(&bed, READING, async |_| {}, async |database, _| script_loss(&database, &scripts).await, async |_, _| {}).await;
 }
 
 /// A server that goes away before anybody is logged in, at different places of the handshake.

@@ -17,12 +17,13 @@ pub enum Fault {
     /// The server has run the statement; its answer is lost with the connection.
     CutAfter,
     /// Nothing comes through any more, in neither direction; the server never sees the statement.
-    HangBefore,
-    /// The server has run the statement, and nothing comes back.
-    HangAfter,
+    Hang,
 }
 
-pub const FAULTS: [Fault; 4] = [Fault::CutBefore, Fault::CutAfter, Fault::HangBefore, Fault::HangAfter];
+/// A server that ran the statement and then falls silent differs from the second only in what the third shows.
+pub const FAULTS: &[Fault] = &[Fault::CutBefore, Fault::CutAfter, Fault::Hang];
+/// For calls that only read: whether the server ran the statement makes no difference.
+pub const READING: &[Fault] = &[Fault::CutAfter, Fault::Hang];
 
 /// How long an engine that hangs waits. Long enough for every statement of a small schema.
 pub const HANGING: Duration = Duration::from_millis(300);
@@ -62,7 +63,7 @@ impl Proxy {
         let database = Database::new(Endpoint { host: "127.0.0.1".into(), port: self.port, tls: Tls::Disabled, ..endpoint });
         match self.state.fault {
             Fault::CutBefore | Fault::CutAfter => database,
-            Fault::HangBefore | Fault::HangAfter => database.with_statement_timeout(HANGING),
+            Fault::Hang => database.with_statement_timeout(HANGING),
         }
     }
 
@@ -94,13 +95,13 @@ async fn carry(client: TcpStream, server: TcpStream, state: Arc<State>) {
                         state.struck.store(true, Ordering::SeqCst);
                         return;
                     }
-                    Fault::HangBefore => {
+                    Fault::Hang => {
                         state.struck.store(true, Ordering::SeqCst);
                         // Until the client gives up.
                         while self::packet(&mut from_client).await.is_some() {}
                         return;
                     }
-                    Fault::CutAfter | Fault::HangAfter => swallowing.store(true, Ordering::SeqCst),
+                    Fault::CutAfter => swallowing.store(true, Ordering::SeqCst),
                 }
             }
             if to_server.write_all(&packet).await.is_err() {
@@ -114,10 +115,7 @@ async fn carry(client: TcpStream, server: TcpStream, state: Arc<State>) {
             let length = from_server.read(&mut portion).await.unwrap_or(0);
             if swallowing.load(Ordering::SeqCst) {
                 state.struck.store(true, Ordering::SeqCst);
-                match state.fault {
-                    Fault::HangAfter => std::future::pending::<()>().await,
-                    Fault::CutAfter | Fault::CutBefore | Fault::HangBefore => return,
-                }
+                return;
             }
             if length == 0 || to_client.write_all(&portion[..length]).await.is_err() {
                 return;
