@@ -93,6 +93,9 @@ fn the_api_server_refuses_what_can_not_be_meant() {
         "[has(self.branch), has(self.tag), has(self.commit)].filter(x, x).size() == 1",
         "[has(self.http), has(self.sql), has(self.redis)].filter(x, x).size() == 1",
         "self.startsWith('https://') || self.startsWith('http://')",
+        "self.startsWith('https://') || self.startsWith('http://') || self.startsWith('ssh://')",
+        "!self.url.startsWith('ssh://') || has(self.secretRef)",
+        "!has(self.verify) || self.verify.mode == 'HEAD' || has(self.ref.tag)",
         "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
         "self.startsWith('file:///')",
     ] {

@@ -75,9 +75,13 @@ pub struct Source {
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.url.startsWith('ssh://') || has(self.secretRef)").message("an ssh:// URL needs spec.source.git.secretRef: a Secret with identity and known_hosts"),
+    validation = Rule::new("!has(self.verify) || self.verify.mode == 'HEAD' || has(self.ref.tag)").message("spec.source.git.verify.mode Tag and TagAndHEAD need spec.source.git.ref.tag"),
+)]
 pub struct GitSource {
-    /// `https://` or `http://`.
-    #[x_kube(validation = Rule::new("self.startsWith('https://') || self.startsWith('http://')").message("spec.source.git.url must begin with https:// or http://"))]
+    /// `https://`, `http://`, or `ssh://[user@]host[:port]/path`; the user is `git` if none is given.
+    #[x_kube(validation = Rule::new("self.startsWith('https://') || self.startsWith('http://') || self.startsWith('ssh://')").message("spec.source.git.url must begin with https://, http:// or ssh://; git@host:path is written ssh://git@host/path"))]
     #[schemars(length(max = 2048))]
     pub url: String,
     #[serde(rename = "ref")]
@@ -87,9 +91,34 @@ pub struct GitSource {
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(p, p == '..')").message("spec.source.git.path must stay inside the repository"))]
     #[schemars(length(max = 1024))]
     pub path: String,
-    /// Secret with `username` and `password`, and `ca.crt` where the server's CA is not a public one.
+    /// Over HTTP a Secret with `username` and `password`, and `ca.crt` where the server's CA is not a public one. Over SSH one
+    /// with `identity` (a private key), `password` (its passphrase, if it has one) and `known_hosts` (always).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalRef>,
+    /// Take only revisions that are signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<GitVerify>,
+}
+
+/// Whose signatures are asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitVerify {
+    pub mode: VerifyMode,
+    /// Secret with `allowed_signers` (SSH keys, in git's format) and OpenPGP public keys in keys that end in `.asc`.
+    pub secret_ref: LocalRef,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VerifyMode {
+    /// The commit.
+    #[serde(rename = "HEAD")]
+    Head,
+    /// The annotated tag.
+    Tag,
+    /// Both.
+    #[serde(rename = "TagAndHEAD")]
+    TagAndHead,
 }
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
