@@ -30,20 +30,31 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
     #[error("backup store {url}: {detail}")]
     Store { url: String, detail: String },
+    #[error("spec.source.git.url is an ssh:// URL: spec.source.git.secretRef must name a Secret with identity and known_hosts")]
+    NoSshSecret,
+    #[error("Secret {name} has neither key allowed_signers nor one that ends in .asc: add who may sign")]
+    NoSigners { name: String },
 }
 
 impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Cluster(error) => error.class(),
-            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } | Self::Store { .. } => Class::Permanent,
+            Self::SecretMissing { .. }
+            | Self::KeyMissing { .. }
+            | Self::NotText { .. }
+            | Self::Store { .. }
+            | Self::NoSshSecret
+            | Self::NoSigners { .. } => Class::Permanent,
         }
     }
 
     /// CamelCase, for a condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } => "SecretNotFound",
+            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } | Self::NoSshSecret | Self::NoSigners { .. } => {
+                "SecretNotFound"
+            }
             Self::Cluster(_) => "ApiServerUnavailable",
             Self::Store { .. } => "StoreUnavailable",
         }
@@ -56,6 +67,30 @@ pub struct GitAccess {
     pub user: Option<(String, Sensitive)>,
     /// PEM; replaces the public CAs.
     pub ca: Option<Vec<u8>>,
+    /// For ssh:// only.
+    pub ssh: Option<SshAccess>,
+    /// Who may sign, where the spec asks for signatures.
+    pub trust: Option<GitTrust>,
+}
+
+/// How to log in to an SSH server, and how to know that it is the right one.
+#[derive(Clone, Debug)]
+pub struct SshAccess {
+    /// Private key, as `ssh-keygen` writes it.
+    pub identity: Sensitive,
+    pub passphrase: Option<Sensitive>,
+    pub known_hosts: String,
+}
+
+/// Who may sign revisions.
+#[derive(Clone, Debug)]
+pub struct GitTrust {
+    /// Name of the Secret, for messages.
+    pub secret: String,
+    /// git's list of SSH keys.
+    pub allowed_signers: Option<String>,
+    /// Armored public keys, by the Secret's key that holds them.
+    pub openpgp: Vec<(String, String)>,
 }
 
 /// Reads the Secrets of one namespace.
@@ -70,15 +105,25 @@ impl Access {
     }
 
     pub async fn git(&self, namespace: &str, source: &GitSource) -> Result<GitAccess, Error> {
-        let Some(reference) = &source.secret_ref else { return Ok(GitAccess::default()) };
+        let trust = match &source.verify {
+            Some(verify) => Some(trust(&self.secret(namespace, &verify.secret_ref.name).await?)?),
+            None => None,
+        };
+        let is_ssh = source.url.starts_with("ssh://");
+        let Some(reference) = &source.secret_ref else {
+            return if is_ssh { Err(Error::NoSshSecret) } else { Ok(GitAccess { trust, ..GitAccess::default() }) };
+        };
         let secret = self.secret(namespace, &reference.name).await?;
+        if is_ssh {
+            return Ok(GitAccess { ssh: Some(ssh(&secret)?), trust, ..GitAccess::default() });
+        }
         let user = match (secret.optional("username")?, secret.optional("password")?) {
             (None, None) => None,
             (Some(username), Some(password)) => Some((username, Sensitive::new(password))),
             (None, Some(_)) => return Err(secret.missing("username")),
             (Some(_), None) => return Err(secret.missing("password")),
         };
-        Ok(GitAccess { user, ca: secret.bytes("ca.crt") })
+        Ok(GitAccess { user, ca: secret.bytes("ca.crt"), ssh: None, trust })
     }
 
     pub async fn database(&self, namespace: &str, spec: &DatabaseSpec) -> Result<Database, Error> {
@@ -133,6 +178,27 @@ pub fn store(url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
     std::fs::create_dir_all(&path).map_err(|error| fail(format!("the folder can't be made: {error}; give the operator a volume there")))?;
     let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
     Ok(Arc::new(store))
+}
+
+fn ssh(secret: &Found) -> Result<SshAccess, Error> {
+    Ok(SshAccess {
+        identity: Sensitive::new(secret.required("identity")?),
+        passphrase: secret.optional("password")?.map(Sensitive::new),
+        known_hosts: secret.required("known_hosts")?,
+    })
+}
+
+fn trust(secret: &Found) -> Result<GitTrust, Error> {
+    let mut openpgp = Vec::new();
+    for (key, value) in secret.data.iter().filter(|(key, _)| key.ends_with(".asc")) {
+        let text = String::from_utf8(value.clone()).map_err(|_| Error::NotText { name: secret.name.clone(), key: "*.asc" })?;
+        openpgp.push((key.clone(), text));
+    }
+    let allowed_signers = secret.optional("allowed_signers")?;
+    if allowed_signers.is_none() && openpgp.is_empty() {
+        return Err(Error::NoSigners { name: secret.name.clone() });
+    }
+    Ok(GitTrust { secret: secret.name.clone(), allowed_signers, openpgp })
 }
 
 /// A Secret that was found.

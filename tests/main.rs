@@ -5,6 +5,7 @@ mod cluster;
 mod crd_drift;
 mod database;
 mod forgotten;
+mod git;
 mod layering;
 mod plan;
 mod simulation;

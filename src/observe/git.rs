@@ -1,91 +1,51 @@
 //! Git as a source: one bare mirror for each repository and credential, one fetch for all Releases that use it.
 //!
-//! libgit2 blocks, so everything with a repository runs on a blocking thread and returns plain data. A mirror that hangs
-//! holds only its own lock: Releases of other repositories go on.
+//! A fetch goes on by itself: whoever wants to know waits for it only for a moment, so that a server that hangs delays the
+//! Releases of its own repository and no others. What was cut off, by a deadline or by the end of the operator, is begun
+//! again; a mirror that is found broken is thrown away and fetched anew, once.
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use git2::{AutotagOption, Commit, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ObjectType, Oid, Repository, Tree};
+use git2::{Oid, Repository};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tokio::{runtime::Handle, sync::OwnedMutexGuard};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use url::Url;
 
-use super::{git_http::Connection, manifest};
+pub use super::{
+    git_error::Error,
+    git_transport::Limits,
+    git_tree::{PathError, ReleaseError},
+    git_verify::Distrust,
+};
+use super::{
+    git_mirror::{self, Find, Look},
+    git_ssh::Place,
+    git_tree::Stop,
+};
 use crate::{
     access::GitAccess,
-    api::{
-        Content,
-        release::{GitRef, GitSource},
-    },
+    api::{Content, release::GitSource},
 };
 
-/// One fetch in all. A larger repository goes on where it was cut off at the next look.
-const FETCH_DEADLINE: Duration = Duration::from_secs(120);
-/// `release.yaml` and each migration; larger ones are data, not a description.
-const LARGEST_FILE: usize = 512 * 1024;
-const MANIFEST: &str = "release.yaml";
-/// git's file mode of a symbolic link: its blob is a path, not a text.
-const SYMBOLIC_LINK: i32 = 0o120_000;
-
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{url} could not be reached: {detail}; check spec.source.git.url and the network")]
-    Unreachable { url: String, detail: String },
-    #[error("{url} did not answer within {} s", FETCH_DEADLINE.as_secs())]
-    TimedOut { url: String },
-    #[error("{url} refused the credentials; check the Secret that spec.source.git.secretRef names")]
-    AuthFailed { url: String },
-    #[error(
-        "{url} shows a certificate that can't be trusted: {detail}; put the CA into key ca.crt of the Secret that spec.source.git.secretRef names"
-    )]
-    Untrusted { url: String, detail: String },
-    #[error("there is no repository at {url}, or the credentials may not see it; check spec.source.git.url")]
-    NoRepository { url: String },
-    #[error("spec.source.git.url has credentials in it; move them to the Secret that spec.source.git.secretRef names")]
-    CredentialsInUrl,
-    #[error("{url} has no {reference}; check spec.source.git.ref")]
-    NoRef { url: String, reference: String },
-    #[error("{revision} has no folder {path:?}; check spec.source.git.path")]
-    NoPath { revision: String, path: String },
-    #[error("{revision}, folder {path:?}: {source}")]
-    Release { revision: String, path: String, source: ReleaseError },
-    #[error("the git mirror in {dir}: {detail}")]
-    Mirror { dir: String, detail: String },
-}
-
-impl Error {
-    /// CamelCase, for a condition.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Mirror { .. } => "SourceUnavailable",
-            Self::AuthFailed { .. } | Self::Untrusted { .. } | Self::CredentialsInUrl => "SourceAccessDenied",
-            Self::NoRepository { .. } | Self::NoRef { .. } | Self::NoPath { .. } => "SourceNotFound",
-            Self::Release { .. } => "InvalidRelease",
-        }
-    }
-
-    /// Whether looking again can help without anybody changing anything.
-    pub fn is_passing(&self) -> bool {
-        self.reason() == "SourceUnavailable"
-    }
-}
-
-/// What is wrong with the release in a folder. Without the revision, so that it can be remembered with the tree.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ReleaseError {
-    #[error("there is no release.yaml; add it or correct spec.source.git.path")]
-    NoManifest,
-    #[error("{0} is not a text file of at most {LARGEST_FILE} bytes")]
-    BadFile(String),
-    #[error("release.yaml names the folder {0:?} for its migrations, but there is none beside it")]
-    NoMigrations(String),
-    #[error(transparent)]
-    Invalid(#[from] manifest::Error),
-}
+/// How long a reconcile waits for a fetch: it holds one of the operator's few places.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for a repository whose last fetch failed or took longer than that.
+const PATIENCE_IN_TROUBLE: Duration = Duration::from_millis(500);
+/// Fetches at the same time. Each holds a thread that may block, of which the runtime has 512.
+const FETCHES: usize = 48;
+/// Of repositories in trouble: they must not keep the others from fetching, however many they are.
+const FETCHES_IN_TROUBLE: usize = 16;
+/// A repository that is too large is not received again and again only to find that it still is.
+const REFUSED_FOR: Duration = Duration::from_secs(15 * 60);
+/// Trees remembered for one mirror: one for each Release of the repository, and some history.
+const TREES_KEPT: usize = 4_096;
 
 /// What a reference resolves to.
 #[derive(Clone, Debug)]
@@ -93,8 +53,10 @@ pub struct Resolved {
     pub content: Arc<Content>,
     /// `main@sha1:<40 hex>`.
     pub revision: String,
-    /// Author and subject of the commit.
+    /// One line for people: why, author, who signed, which commits it reverts.
     pub cause: String,
+    /// Who signed it: principal or key id. `None`: nobody asked.
+    pub signer: Option<String>,
 }
 
 /// Whether a copy that was fetched a moment ago will do.
@@ -109,195 +71,266 @@ pub enum Freshness {
 /// All mirrors, below one folder.
 pub struct Mirrors {
     dir: PathBuf,
-    known: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Mirror>>>>,
+    limits: Limits,
+    known: Mutex<HashMap<String, Arc<Mirror>>>,
+    lanes: Lanes,
+    /// Ends the fetches that are under way when the operator does.
+    stop: CancellationToken,
+    _ends: DropGuard,
+}
+
+struct Lanes {
+    well: Arc<Semaphore>,
+    in_trouble: Arc<Semaphore>,
 }
 
 /// One repository as one credential sees it.
-#[derive(Default)]
 struct Mirror {
-    fetched: Option<Instant>,
+    dir: PathBuf,
+    state: Mutex<State>,
     /// The last releases read, by the id of the folder they were read from: the same tree is not read twice.
-    read: HashMap<Oid, Result<Arc<Content>, ReleaseError>>,
+    read: Mutex<HashMap<Oid, Result<Arc<Content>, ReleaseError>>>,
 }
 
-/// Trees remembered for one mirror: one for each Release of the repository, and some history.
-const TREES_KEPT: usize = 4_096;
+#[derive(Default)]
+struct State {
+    /// When the last good fetch began.
+    fetched: Option<Instant>,
+    /// The last fetch was not good: when it began, and why.
+    trouble: Option<(Instant, Error)>,
+    under_way: Option<UnderWay>,
+    condition: Condition,
+}
+
+#[derive(Clone)]
+struct UnderWay {
+    begun: Instant,
+    done: watch::Receiver<()>,
+}
+
+/// What is known about the files of a mirror.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Condition {
+    /// Not looked at since the operator started: what an earlier one left half done has to be cleared away.
+    #[default]
+    Unknown,
+    Good,
+    /// To be thrown away before the next fetch.
+    Broken,
+    /// Thrown away and fetched anew; if it is broken again, that does not help.
+    Renewed,
+}
 
 impl Mirrors {
     /// Prepares the folder.
-    pub fn new(dir: PathBuf) -> Result<Self, Error> {
+    pub fn new(dir: PathBuf, limits: Limits) -> Result<Self, Error> {
         std::fs::create_dir_all(&dir).map_err(|error| Error::Mirror { dir: dir.display().to_string(), detail: error.to_string() })?;
-        Ok(Self { dir, known: Mutex::new(HashMap::new()) })
+        let stop = CancellationToken::new();
+        let lanes = Lanes { well: Arc::new(Semaphore::new(FETCHES)), in_trouble: Arc::new(Semaphore::new(FETCHES_IN_TROUBLE)) };
+        Ok(Self { dir, limits, known: Mutex::default(), lanes, _ends: stop.clone().drop_guard(), stop })
     }
 
-    /// Resolves the source's reference and reads the release in its folder.
-    pub async fn resolve(&self, source: &GitSource, access: GitAccess, freshness: Freshness) -> Result<Resolved, Error> {
-        let url =
-            url::Url::parse(&source.url).map_err(|error| Error::Unreachable { url: source.url.clone(), detail: error.to_string() })?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Error::CredentialsInUrl);
-        }
-        let key = key(&source.url, &access);
-        let mirror = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(known.entry(key.clone()).or_default())
-        };
-        let (dir, source) = (self.dir.join(&key), source.clone());
-        let timed_out = Error::TimedOut { url: source.url.clone() };
-        let work = async {
-            let guard = mirror.lock_owned().await;
-            // The guard goes along: a fetch that outlives the deadline still keeps others from the same folder.
-            tokio::task::spawn_blocking(move || look(&dir, guard, &source, &access, freshness)).await
-        };
-        match tokio::time::timeout(FETCH_DEADLINE, work).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(stopped)) => Err(Error::Mirror { dir: key, detail: stopped.to_string() }),
-            Err(_) => Err(timed_out),
-        }
-    }
-}
-
-fn look(
-    dir: &Path,
-    mut mirror: OwnedMutexGuard<Mirror>,
-    source: &GitSource,
-    access: &GitAccess,
-    freshness: Freshness,
-) -> Result<Resolved, Error> {
-    let repository = open(dir)?;
-    let fresh = match (freshness, mirror.fetched) {
-        (Freshness::Within(age), Some(fetched)) => fetched.elapsed() < age,
-        (Freshness::Within(_), None) | (Freshness::Now, _) => false,
-    };
-    if !fresh {
-        fetch(&repository, &source.url, access)?;
-        mirror.fetched = Some(Instant::now());
-    }
-    let (commit, name) = find(&repository, source)?;
-    let revision = if name.is_empty() { format!("sha1:{}", commit.id()) } else { format!("{name}@sha1:{}", commit.id()) };
-    let folder = commit
-        .tree()
-        .ok()
-        .and_then(|root| below(&repository, root, &source.path))
-        .ok_or_else(|| Error::NoPath { revision: revision.clone(), path: source.path.clone() })?;
-    if mirror.read.len() > TREES_KEPT {
-        mirror.read.clear();
-    }
-    let content = mirror
-        .read
-        .entry(folder.id())
-        .or_insert_with(|| read(&repository, &folder).map(Arc::new))
-        .clone()
-        .map_err(|error| Error::Release { revision: revision.clone(), path: source.path.clone(), source: error })?;
-    Ok(Resolved { content, revision, cause: cause(&commit) })
-}
-
-/// Opens the bare mirror, or makes it.
-fn open(dir: &Path) -> Result<Repository, Error> {
-    let fail = |error: git2::Error| Error::Mirror { dir: dir.display().to_string(), detail: error.message().to_owned() };
-    match Repository::open_bare(dir) {
-        Ok(repository) => Ok(repository),
-        Err(error) if error.code() == ErrorCode::NotFound => Repository::init_bare(dir).map_err(fail),
-        Err(error) => Err(fail(error)),
-    }
-}
-
-/// Makes the mirror's branches and tags equal to the server's, also after a force-push.
-fn fetch(repository: &Repository, url: &str, access: &GitAccess) -> Result<(), Error> {
-    let fail = |error: git2::Error| explain(url, &error);
-    let connection = Connection::new(access, Handle::current()).map_err(|detail| Error::Untrusted { url: url.to_owned(), detail })?;
-    let mut options = FetchOptions::new();
-    options.prune(FetchPrune::On).download_tags(AutotagOption::None);
-    let mut remote = repository.remote_anonymous(url).map_err(fail)?;
-    let refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-    connection.during(|| remote.fetch(&refspecs, Some(&mut options), None)).and_then(|fetched| fetched).map_err(fail)
-}
-
-fn explain(url: &str, error: &git2::Error) -> Error {
-    let (url, detail) = (url.to_owned(), error.message().to_owned());
-    match (error.code(), error.class()) {
-        (ErrorCode::Auth, _) => Error::AuthFailed { url },
-        (ErrorCode::Certificate, _) | (_, ErrorClass::Ssl) => Error::Untrusted { url, detail },
-        (ErrorCode::NotFound, _) => Error::NoRepository { url },
-        _ => Error::Unreachable { url, detail },
-    }
-}
-
-/// The commit that the reference names, and the name to show.
-fn find<'a>(repository: &'a Repository, source: &GitSource) -> Result<(Commit<'a>, String), Error> {
-    let GitRef { branch, tag, commit } = &source.reference;
-    let (lookup, shown, name) = match (branch, tag, commit) {
-        (Some(branch), _, _) => (format!("refs/heads/{branch}"), format!("branch {branch}"), branch.clone()),
-        (None, Some(tag), _) => (format!("refs/tags/{tag}"), format!("tag {tag}"), tag.clone()),
-        (None, None, Some(commit)) => (commit.clone(), format!("commit {commit}"), String::new()),
-        (None, None, None) => (String::new(), "reference".to_owned(), String::new()),
-    };
-    let missing = |_| Error::NoRef { url: source.url.clone(), reference: shown.clone() };
-    let object = match Oid::from_str(&lookup) {
-        Ok(id) if commit.is_some() => repository.find_object(id, None),
-        Ok(_) | Err(_) => repository.find_reference(&lookup).and_then(|reference| reference.peel(ObjectType::Commit)),
-    };
-    let commit = object.and_then(|object| object.peel_to_commit()).map_err(missing)?;
-    Ok((commit, name))
-}
-
-/// The tree below `path`. Every part must be a tree: symbolic links and submodules are not followed.
-fn below<'a>(repository: &'a Repository, mut tree: Tree<'a>, path: &str) -> Option<Tree<'a>> {
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        let id = tree.get_name(part).filter(|entry| entry.kind() == Some(ObjectType::Tree))?.id();
-        tree = repository.find_tree(id).ok()?;
-    }
-    Some(tree)
-}
-
-fn read(repository: &Repository, folder: &Tree<'_>) -> Result<Content, ReleaseError> {
-    if folder.get_name(MANIFEST).is_none() {
-        return Err(ReleaseError::NoManifest);
-    }
-    let manifest = manifest::parse(&text(repository, folder, MANIFEST)?)?;
-    let mut files = Vec::new();
-    if let Some(name) = &manifest.migrations {
-        let tree = below(repository, folder.clone(), name).ok_or_else(|| ReleaseError::NoMigrations(name.clone()))?;
-        for entry in &tree {
-            let file = String::from_utf8_lossy(entry.name_bytes()).into_owned();
-            // A README beside the scripts is no migration; a misspelt script must not be passed over.
-            if Path::new(&file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql")) {
-                files.push((file.clone(), text(repository, &tree, &file)?));
+    /// Resolves the source's reference, checks its signature where the source asks for that, and reads the release in its
+    /// folder. `now` is the time that keys may have expired at.
+    pub async fn resolve(&self, source: &GitSource, access: GitAccess, freshness: Freshness, now: Timestamp) -> Result<Resolved, Error> {
+        checked(&source.url)?;
+        let mirror = self.mirror(&source.url, &access);
+        self.fetched(&mirror, source, &access, freshness).await?;
+        let access = Arc::new(access);
+        match look(&mirror, source, &access, now).await {
+            Err(Stop::Corrupt(first)) if mirror.give_up() => {
+                mirror.tell(&first);
+                self.fetched(&mirror, source, &access, Freshness::Now).await?;
+                settled(&mirror, look(&mirror, source, &access, now).await)
             }
+            seen => settled(&mirror, seen),
         }
     }
-    Ok(manifest::assemble(manifest, files)?)
-}
 
-fn text(repository: &Repository, tree: &Tree<'_>, file: &str) -> Result<String, ReleaseError> {
-    let bad = || ReleaseError::BadFile(file.to_owned());
-    let entry =
-        tree.get_name(file).filter(|entry| entry.kind() == Some(ObjectType::Blob) && entry.filemode() != SYMBOLIC_LINK).ok_or_else(bad)?;
-    let blob = repository.find_blob(entry.id()).map_err(|_| bad())?;
-    if blob.size() > LARGEST_FILE {
-        return Err(bad());
+    fn mirror(&self, url: &str, access: &GitAccess) -> Arc<Mirror> {
+        let key = key(url, access);
+        let mut known = lock(&self.known);
+        let new = || Arc::new(Mirror { dir: self.dir.join(&key), state: Mutex::default(), read: Mutex::default() });
+        Arc::clone(known.entry(key.clone()).or_insert_with(new))
     }
-    String::from_utf8(blob.content().to_vec()).map_err(|_| bad())
+
+    /// Waits until the mirror is fresh enough, but not for long.
+    async fn fetched(&self, mirror: &Arc<Mirror>, source: &GitSource, access: &GitAccess, freshness: Freshness) -> Result<(), Error> {
+        let asked = Instant::now();
+        let is_new = |begun: Instant| match freshness {
+            Freshness::Within(age) => begun >= asked || asked.duration_since(begun) < age,
+            Freshness::Now => begun >= asked,
+        };
+        loop {
+            let (mut fetch, patience) = {
+                let mut state = lock(&mirror.state);
+                if state.condition != Condition::Broken && state.fetched.is_some_and(is_new) {
+                    return Ok(());
+                }
+                match &state.trouble {
+                    Some((begun, error)) if *begun >= asked => return Err(error.clone()),
+                    Some((begun, error @ Error::TooLarge { .. })) if freshness != Freshness::Now && begun.elapsed() < REFUSED_FOR => {
+                        return Err(error.clone());
+                    }
+                    Some(_) | None => {}
+                }
+                let is_in_trouble = state.trouble.is_some();
+                let fetch = state.under_way.get_or_insert_with(|| self.begin(Arc::clone(mirror), source, access, is_in_trouble));
+                (fetch.clone(), if is_in_trouble { PATIENCE_IN_TROUBLE } else { PATIENCE })
+            };
+            let left = patience.saturating_sub(fetch.begun.elapsed());
+            // An error means that the fetch has ended without a word: the next round sees that.
+            if tokio::time::timeout(left, fetch.done.changed()).await.is_ok() {
+                continue;
+            }
+            let state = lock(&mirror.state);
+            return match (&state.trouble, freshness, state.fetched) {
+                (Some((_, error)), _, _) => Err(error.clone()),
+                // What was seen last stands until the fetch says something else.
+                (None, Freshness::Within(_), Some(_)) if state.condition != Condition::Broken => Ok(()),
+                (None, _, _) => Err(Error::UnderWay { url: source.url.clone() }),
+            };
+        }
+    }
+
+    /// Begins a fetch that goes on by itself.
+    fn begin(&self, mirror: Arc<Mirror>, source: &GitSource, access: &GitAccess, is_in_trouble: bool) -> UnderWay {
+        let begun = Instant::now();
+        let (sender, done) = watch::channel(());
+        let lane = Arc::clone(if is_in_trouble { &self.lanes.in_trouble } else { &self.lanes.well });
+        let (url, access, limits, stop) = (source.url.clone(), access.clone(), self.limits, self.stop.clone());
+        tokio::spawn(async move {
+            let permit = lane.acquire_owned().await;
+            let found = match lock(&mirror.state).condition {
+                Condition::Unknown => Find::LeftBehind,
+                Condition::Broken => Find::Broken,
+                Condition::Good | Condition::Renewed => Find::AsItIs,
+            };
+            let dir = mirror.dir.clone();
+            let fetch = tokio::task::spawn_blocking(move || git_mirror::fetch(&dir, found, &url, &access, limits, stop));
+            let result = fetch.await.unwrap_or_else(|error| Err(Stop::Refused(mirror.error(&error.to_string()))));
+            drop(permit);
+            mirror.finish(begun, found, result);
+            // Nobody may be waiting any more.
+            let _ = sender.send(());
+        });
+        UnderWay { begun, done }
+    }
 }
 
-/// Who asked for it and how, in one line.
-fn cause(commit: &Commit<'_>) -> String {
-    let author = commit.author().name().unwrap_or("somebody").to_owned();
-    let subject: String = commit.summary().ok().flatten().unwrap_or("no subject").chars().take(120).collect();
-    format!("{subject:?} by {author}")
+impl Mirror {
+    fn finish(&self, begun: Instant, found: Find, result: Result<(), Stop<Error>>) {
+        let mut state = lock(&self.state);
+        state.under_way = None;
+        match (result, found) {
+            (Ok(()), found) => {
+                state.condition = match found {
+                    Find::Broken => Condition::Renewed,
+                    Find::LeftBehind if state.condition == Condition::Unknown => Condition::Good,
+                    Find::LeftBehind | Find::AsItIs => state.condition,
+                };
+                (state.fetched, state.trouble) = (Some(begun), None);
+            }
+            (Err(Stop::Refused(error)), _) => state.trouble = Some((begun, error)),
+            // Without trouble noted, whoever waits begins the next fetch at once.
+            (Err(Stop::Corrupt(error)), Find::AsItIs | Find::LeftBehind) if state.condition != Condition::Renewed => {
+                self.tell(&error);
+                state.condition = Condition::Broken;
+            }
+            (Err(Stop::Corrupt(error)), _) => state.trouble = Some((begun, self.error(error.message()))),
+        }
+    }
+
+    fn tell(&self, error: &git2::Error) {
+        tracing::warn!(mirror = %self.dir.display(), error = error.message(), "a git mirror is broken; it is fetched anew");
+    }
+
+    fn error(&self, detail: &str) -> Error {
+        Error::Mirror { dir: self.dir.display().to_string(), detail: detail.to_owned() }
+    }
+
+    /// Marks the mirror as broken; false if it was fetched anew already, and that did not help.
+    fn give_up(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.condition == Condition::Renewed {
+            return false;
+        }
+        state.condition = Condition::Broken;
+        lock(&self.read).clear();
+        true
+    }
+}
+
+/// A look that found everything proves a renewed mirror good.
+fn settled(mirror: &Mirror, seen: Result<Resolved, Stop<Error>>) -> Result<Resolved, Error> {
+    match seen {
+        Ok(resolved) => {
+            let mut state = lock(&mirror.state);
+            if state.condition == Condition::Renewed {
+                state.condition = Condition::Good;
+            }
+            Ok(resolved)
+        }
+        Err(Stop::Refused(error)) => Err(error),
+        Err(Stop::Corrupt(error)) => Err(mirror.error(error.message())),
+    }
+}
+
+/// Looks into the mirror, on a thread that may block.
+async fn look(mirror: &Arc<Mirror>, source: &GitSource, access: &Arc<GitAccess>, now: Timestamp) -> Result<Resolved, Stop<Error>> {
+    let (looking, source, access) = (Arc::clone(mirror), source.clone(), Arc::clone(access));
+    let work = tokio::task::spawn_blocking(move || {
+        let repository = Repository::open_bare(&looking.dir).map_err(Stop::Corrupt)?;
+        let look = Look { repository: &repository, source: &source, trust: access.trust.as_ref(), now };
+        let remembered = |folder: Oid| lock(&looking.read).get(&folder).cloned();
+        let remember = |folder: Oid, content: &Result<Arc<Content>, ReleaseError>| {
+            let mut read = lock(&looking.read);
+            if read.len() >= TREES_KEPT {
+                read.clear();
+            }
+            read.insert(folder, content.clone());
+        };
+        look.resolve(remembered, remember)
+    });
+    work.await.unwrap_or_else(|error| Err(Stop::Refused(mirror.error(&error.to_string()))))
+}
+
+/// Refuses a URL that can't be meant, before anything is made or asked because of it.
+fn checked(text: &str) -> Result<(), Error> {
+    let bad = |detail: String| Error::BadUrl { url: text.to_owned(), detail };
+    let remedy = "write https://host/path or ssh://git@host/path (for git@host:path)";
+    let url = Url::parse(text).map_err(|_| bad(remedy.to_owned()))?;
+    match url.scheme() {
+        "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(()),
+        "ssh" if url.password().is_none() => Place::read(&url).map(|_| ()).map_err(|detail| bad(format!("{detail}; {remedy}"))),
+        "http" | "https" | "ssh" => Err(Error::CredentialsInUrl),
+        _ => Err(bad(remedy.to_owned())),
+    }
 }
 
 /// A folder name for the repository as this credential sees it: another credential never reads what the first one fetched.
 fn key(url: &str, access: &GitAccess) -> String {
     let mut hash = Sha256::new();
-    hash.update(url);
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    add(url.as_bytes());
     if let Some((user, password)) = &access.user {
-        hash.update([0]);
-        hash.update(user);
-        hash.update([0]);
-        hash.update(password.reveal());
+        add(user.as_bytes());
+        add(password.reveal().as_bytes());
     }
-    hash.update([0]);
-    hash.update(access.ca.as_deref().unwrap_or_default());
+    if let Some(ca) = &access.ca {
+        add(ca);
+    }
+    if let Some(ssh) = &access.ssh {
+        add(ssh.identity.reveal().as_bytes());
+        add(ssh.passphrase.as_ref().map(|phrase| phrase.reveal()).unwrap_or_default().as_bytes());
+        add(ssh.known_hosts.as_bytes());
+    }
     hex::encode(hash.finalize()).chars().take(32).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,8 +3,18 @@
 //! What the API server holds comes from watch caches; the source is looked at once per interval; the database only when
 //! `plan` asks for it. What can't be read is `Seen::Unknown` with its reason, never absent.
 
-mod git;
+pub mod git;
+mod git_cause;
+mod git_error;
 mod git_http;
+mod git_known_hosts;
+mod git_mirror;
+mod git_openpgp;
+mod git_signers;
+mod git_ssh;
+mod git_transport;
+mod git_tree;
+mod git_verify;
 mod manifest;
 mod workload;
 
@@ -26,7 +36,7 @@ use crate::{
     plan::input::{AppliedSeen, ApprovalSeen, DatabaseSeen, Desired, Life, Outlook, PointSeen, Seen, Unseen, World},
 };
 pub use git::Error as GitError;
-use git::{Freshness, Mirrors};
+use git::{Freshness, Limits, Mirrors};
 
 /// A look at a database takes a few queries on the catalogue; a server that needs longer is in trouble.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -44,7 +54,7 @@ pub struct Eyes {
 }
 
 impl Eyes {
-    /// `mirrors` is the folder for git mirrors.
+    /// `mirrors` is the folder for git mirrors; `limits` is what a fetch into one may take.
     pub fn new(
         releases: Store<DeserializeGuard<Release>>,
         deployments: Store<Deployment>,
@@ -52,8 +62,9 @@ impl Eyes {
         points: Store<BackupPoint>,
         access: Access,
         mirrors: PathBuf,
+        limits: Limits,
     ) -> Result<Self, GitError> {
-        Ok(Self { releases, deployments, revisions, points, access, mirrors: Mirrors::new(mirrors)? })
+        Ok(Self { releases, deployments, revisions, points, access, mirrors: Mirrors::new(mirrors, limits)? })
     }
 
     /// Sees everything but the database.
@@ -79,7 +90,7 @@ impl Eyes {
             rivals: self.rivals(release, &namespace, &name),
             life,
             desired: if heeds {
-                self.desired(release, &namespace).await
+                self.desired(release, &namespace, now).await
             } else {
                 Seen::Unknown(Unseen {
                     reason: "SourceUnavailable",
@@ -164,7 +175,7 @@ impl Eyes {
         }
     }
 
-    async fn desired(&self, release: &Release, namespace: &str) -> Seen<Desired> {
+    async fn desired(&self, release: &Release, namespace: &str, now: Timestamp) -> Seen<Desired> {
         if let Some(inline) = &release.spec.release {
             return match manifest::inline(inline) {
                 Ok(content) => {
@@ -178,7 +189,7 @@ impl Eyes {
             };
         }
         match &release.spec.source {
-            Some(source) => self.git(release, namespace, &source.git).await,
+            Some(source) => self.git(release, namespace, &source.git, now).await,
             None => Seen::Unknown(Unseen {
                 reason: "InvalidRelease",
                 message: "neither spec.source nor spec.release is set: set one".to_owned(),
@@ -187,12 +198,12 @@ impl Eyes {
         }
     }
 
-    async fn git(&self, release: &Release, namespace: &str, source: &GitSource) -> Seen<Desired> {
+    async fn git(&self, release: &Release, namespace: &str, source: &GitSource, now: Timestamp) -> Seen<Desired> {
         let access = match self.access.git(namespace, source).await {
             Ok(access) => access,
             Err(error) => return Seen::Unknown(unreachable(&error)),
         };
-        match self.mirrors.resolve(source, access, freshness(release)).await {
+        match self.mirrors.resolve(source, access, freshness(release), now).await {
             Ok(found) => {
                 let content = Arc::unwrap_or_clone(found.content);
                 let digest = content.digest();
