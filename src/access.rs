@@ -2,7 +2,11 @@
 //!
 //! A Release reaches only its own namespace: every look-up here takes the namespace from the Release, never from the spec.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Component, PathBuf},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
@@ -10,7 +14,7 @@ use object_store::{ObjectStore, local::LocalFileSystem};
 use url::Url;
 
 use crate::{
-    api::release::{CacheSpec, DatabaseSpec, GitSource, TlsMode},
+    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, TlsMode},
     cache::Cache,
     cluster::{self, within},
     error::Class,
@@ -93,15 +97,28 @@ pub struct GitTrust {
     pub openpgp: Vec<(String, String)>,
 }
 
-/// Reads the Secrets of one namespace.
+/// Reads the Secrets of one namespace, and opens its backup stores.
 #[derive(Clone)]
 pub struct Access {
     client: Client,
+    stores: Stores,
 }
 
 impl Access {
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client, stores: Stores) -> Self {
+        Self { client, stores }
+    }
+
+    /// Opens a backup store.
+    pub fn store(&self, url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
+        self.stores.open(url)
+    }
+
+    /// Reads the token with which a git server proves who it is. An empty one would prove nothing.
+    pub async fn webhook(&self, namespace: &str, reference: &LocalRef) -> Result<Sensitive, Error> {
+        let secret = self.secret(namespace, &reference.name).await?;
+        let token = secret.required("token")?;
+        if token.is_empty() { Err(secret.missing("token")) } else { Ok(Sensitive::new(token)) }
     }
 
     pub async fn git(&self, namespace: &str, source: &GitSource) -> Result<GitAccess, Error> {
@@ -170,14 +187,53 @@ impl Access {
     }
 }
 
-/// Opens the folder that `url` (`file:///…`) names; it is made if it is not there.
-pub fn store(url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
-    let fail = |detail: String| Error::Store { url: url.to_owned(), detail };
-    let path: PathBuf =
-        Url::parse(url).map_err(|error| fail(error.to_string()))?.to_file_path().map_err(|()| fail("not a file:/// URL".to_owned()))?;
-    std::fs::create_dir_all(&path).map_err(|error| fail(format!("the folder can't be made: {error}; give the operator a volume there")))?;
-    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
-    Ok(Arc::new(store))
+/// The folder below which backup stores lie. Whoever may write a Release names a folder; it must not be one of the
+/// operator's others.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    root: PathBuf,
+}
+
+impl Stores {
+    /// `root` is made by the first store if it is not there.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Opens the folder that `url` (`file:///…`) names; it is made if it is not there.
+    pub fn open(&self, url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
+        let fail = |detail: String| Error::Store { url: url.to_owned(), detail };
+        let outside = || fail(format!("it must lie inside the operator's folder for backups, {}", self.root.display()));
+        let parsed = Url::parse(url).map_err(|error| fail(error.to_string()))?;
+        let path = parsed.to_file_path().map_err(|()| fail("not a file:///… URL".to_owned()))?;
+        let below = path.strip_prefix(&self.root).map_err(|_| outside())?;
+        // A URL's `..` are resolved already; one that is percent-encoded comes back as it was.
+        if below.components().any(|part| !matches!(part, Component::Normal(_))) {
+            return Err(outside());
+        }
+        let made = |error: std::io::Error| fail(format!("the folder can't be made: {error}; give the operator a volume there"));
+        std::fs::create_dir_all(&self.root).map_err(made)?;
+        let root = self.root.canonicalize().map_err(made)?;
+        // Part by part: through a symbolic link that leads elsewhere not even a folder is made.
+        let mut folder = root.clone();
+        for part in below {
+            folder.push(part);
+            if !folder.exists() {
+                std::fs::create_dir(&folder).or_else(already_there).map_err(made)?;
+            }
+            folder = folder.canonicalize().map_err(made)?;
+            if !folder.starts_with(&root) {
+                return Err(outside());
+            }
+        }
+        let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| fail(error.to_string()))?;
+        Ok(Arc::new(store))
+    }
+}
+
+/// Another Release may make the same folder at the same moment.
+fn already_there(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
 fn ssh(secret: &Found) -> Result<SshAccess, Error> {
@@ -222,5 +278,54 @@ impl Found {
 
     fn missing(&self, key: &'static str) -> Error {
         Error::KeyMissing { name: self.name.clone(), key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    use super::Stores;
+
+    #[test]
+    fn a_store_lies_inside_the_folder_for_backups_whatever_its_url_looks_like() {
+        let home = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (home.path().join("backups"), home.path().join("elsewhere"));
+        fs::create_dir_all(root.join("deep")).unwrap();
+        fs::create_dir_all(&elsewhere).unwrap();
+        symlink(&elsewhere, root.join("away")).unwrap();
+        symlink(root.join("deep"), root.join("within")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        let stores = Stores::new(root.clone());
+        let url = |below: &str| format!("file://{}{below}", root.display());
+        for (url, opens) in [
+            (url(""), true),
+            (url("/"), true),
+            (url("/liqui/api"), true),
+            (url("/deep/../deep"), true),
+            (url("/within/liqui"), true),
+            (url("/../backups/liqui"), true),
+            (url("-beside"), false),
+            (url("/../elsewhere"), false),
+            (url("/%2e%2e/elsewhere"), false),
+            (url("/..%2felsewhere"), false),
+            (url("/away"), false),
+            (url("/away/liqui"), false),
+            (url("/file/liqui"), false),
+            ("file:///etc".to_owned(), false),
+            ("file:///".to_owned(), false),
+            ("file://host/var/lib".to_owned(), false),
+            ("s3://bucket/liqui".to_owned(), false),
+        ] {
+            let opened = stores.open(&url).map(drop).map_err(|error| (error.reason(), error.to_string()));
+            assert_eq!(opened.is_ok(), opens, "{url}: {opened:?}");
+            if let Err((reason, message)) = opened {
+                assert_eq!(reason, "StoreUnavailable");
+                assert!(message.contains(&url), "{message}");
+            }
+        }
+        let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        assert_eq!(left(&elsewhere), 0, "nothing is made outside");
+        assert!(root.join("liqui/api").is_dir());
     }
 }

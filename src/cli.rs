@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::api::Span;
 
 /// Takes complete releases back: application, configuration, schema, data and cache.
 #[derive(Debug, Parser)]
@@ -26,23 +28,63 @@ pub enum Command {
 
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
-    /// Folder for git mirrors; the operator's volume.
+    /// Folder for what can be had again: git mirrors.
     #[arg(long, env = "BACKOUT_DATA", default_value = "/var/lib/backout")]
     pub data: PathBuf,
+    /// Folder for backup points; a Release's file:///… stores must lie inside it [default: backups inside --data]
+    #[arg(long, env = "BACKOUT_BACKUPS")]
+    backups: Option<PathBuf>,
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "BACKOUT_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address of /webhook/<namespace>/<name>, to which git servers send their pushes.
+    #[arg(long, env = "BACKOUT_WEBHOOK_LISTEN", default_value = "0.0.0.0:9292")]
+    pub webhook_listen: SocketAddr,
     /// Releases that are worked on at the same time.
-    #[arg(long, env = "BACKOUT_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    ///
+    /// Most of them wait: for a git server, a check, a rollout. One that waits costs a few tens of KiB, and each that hangs
+    /// takes a place from the others until its deadline, so that there must be more places than things that can hang at once.
+    /// What costs more, backups and loads, has a limit of its own.
+    #[arg(long, env = "BACKOUT_CONCURRENCY", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
     /// Bytes that a fetch of a git repository may receive; K, M and G stand for powers of 1024.
     #[arg(long, env = "BACKOUT_MAX_REPOSITORY", default_value = "1G", value_parser = bytes)]
     pub max_repository: u64,
+    /// Work only while holding the Lease "backout"; without it, only one operator may run in the cluster.
+    #[arg(long, env = "BACKOUT_LEADER_ELECT", default_value_t = true, action = ArgAction::Set)]
+    pub leader_elect: bool,
+    /// How long a standby watches the Lease unchanged before it takes over from a leader that does not answer.
+    #[arg(long, env = "BACKOUT_LEASE_DURATION", default_value = "15s")]
+    pub lease_duration: Span,
+    /// How long a leader tries to renew the Lease before it stops.
+    #[arg(long, env = "BACKOUT_LEASE_RENEW_DEADLINE", default_value = "10s")]
+    pub lease_renew_deadline: Span,
+    /// Pause between two looks at the Lease.
+    #[arg(long, env = "BACKOUT_LEASE_RETRY", default_value = "2s")]
+    pub lease_retry: Span,
+    /// Name of the pod that this process runs in; names the holder of the Lease.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+    /// Namespace of the Lease [default: that of the credentials in use]
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
     #[arg(long, env = "BACKOUT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// What is logged, as in RUST_LOG.
     #[arg(long, env = "BACKOUT_LOG", default_value = "info")]
     pub log: String,
+}
+
+impl Settings {
+    /// Folder for git mirrors.
+    pub fn mirrors(&self) -> PathBuf {
+        self.data.join("git")
+    }
+
+    /// Folder for backup points.
+    pub fn backups(&self) -> PathBuf {
+        self.backups.clone().unwrap_or_else(|| self.data.join("backups"))
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -4,12 +4,14 @@
 //! run beside each other; one Release never beside itself.
 
 use std::{
+    convert::Infallible,
     fmt::Debug,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::{
     api::apps::v1::{ControllerRevision, Deployment},
@@ -26,23 +28,28 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::Access,
+    access::{Access, Stores},
     api::{BackupPoint, Release, names},
     cli::Settings,
     cluster::{self, within},
     error::Class,
     execute::Hands,
+    lease::{self, Election, Identity, Leadership, Terms},
     observe::{Eyes, GitError, git::Limits},
     plan::{self, Decision, input::Seen, journal::Outcome},
     record::{self, Pen},
     telemetry::{self, Metrics, Readiness},
+    webhook,
 };
 
 /// How long running reconciles may go on after a signal to stop. What is cut off goes on after the next start.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long open requests for probes, metrics and webhooks may go on after that.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Pause after a reconcile that failed on something that may pass.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
 /// Somebody else wrote first: the watch has the newer object in a moment.
@@ -60,10 +67,16 @@ pub enum Error {
     Git(#[from] GitError),
     #[error("HTTP client: {0}")]
     Http(#[from] reqwest::Error),
-    #[error("serving probes and metrics: {0}")]
-    Serve(#[from] std::io::Error),
+    #[error(transparent)]
+    Lease(#[from] lease::Error),
+    #[error("serving {what} on {address}: {source}")]
+    Serve { what: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("another TLS provider is installed already")]
     Tls,
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+    #[error("a part of the operator stopped: {0}")]
+    Stopped(String),
 }
 
 impl Error {
@@ -71,8 +84,8 @@ impl Error {
         match self {
             Self::Cluster(error) => error.class(),
             Self::Record(error) => error.class(),
-            Self::NoCluster(_) | Self::Serve(_) => Class::Transient,
-            Self::Git(_) | Self::Http(_) | Self::Tls => Class::Permanent,
+            Self::NoCluster(_) | Self::Serve { .. } => Class::Transient,
+            Self::Git(_) | Self::Http(_) | Self::Lease(_) | Self::Tls | Self::NoRandomness | Self::Stopped(_) => Class::Permanent,
         }
     }
 }
@@ -83,14 +96,20 @@ struct Context {
     hands: Hands,
     pen: Pen,
     metrics: Metrics,
+    leadership: Leadership,
 }
 
-/// Runs the operator until SIGTERM or SIGINT.
+/// Runs the operator until SIGTERM or SIGINT, or until another has taken its place.
+///
+/// A standby fills the same watch caches as the leader and does nothing with them: taking over then costs no listing, and its
+/// `/readyz` tells the truth. An error ends the process at once: what still runs must not outlive it.
 pub async fn run(settings: Settings) -> Result<(), Error> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Error::Tls)?;
     let client = Client::try_default().await.map_err(|error| Error::NoCluster(error.to_string()))?;
     let (metrics, readiness, stop) = (Metrics::default(), Readiness::default(), CancellationToken::new());
-    let probes = tokio::spawn(telemetry::serve(settings.listen, metrics.clone(), readiness.clone(), stop.clone()));
+    let probes = bind("probes and metrics", settings.listen).await?;
+    let messages = bind("webhooks", settings.webhook_listen).await?;
+    let (leadership, election, release) = stand(&settings, &client)?;
 
     let (deployments, deployment_events) = cached::<Deployment>(&client, watcher::Config::default());
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY.0, names::MANAGED_BY.1));
@@ -99,7 +118,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 
     let controller = Controller::new(Api::<DeserializeGuard<Release>>::all(client.clone()), watcher::Config::default());
     let releases = controller.store();
-    let access = Access::new(client.clone());
+    let access = Access::new(client.clone(), Stores::new(settings.backups()));
     let pen = Pen::new(client.clone(), metrics.clone());
     let context = Arc::new(Context {
         eyes: Eyes::new(
@@ -108,24 +127,34 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             revisions.clone(),
             points.clone(),
             access.clone(),
-            settings.data.join("git"),
+            settings.mirrors(),
             Limits { repository: settings.max_repository, ..Limits::default() },
         )?,
-        hands: Hands::new(client.clone(), access, pen.clone())?,
+        hands: Hands::new(client.clone(), access.clone(), pen.clone())?,
         client: client.clone(),
         pen,
-        metrics,
+        metrics: metrics.clone(),
+        leadership: leadership.clone(),
     });
 
     let by_workload = {
         let releases = releases.clone();
         move |deployment: Deployment| using(&releases, &deployment)
     };
+    let gained = {
+        let (leadership, metrics) = (leadership.clone(), metrics.clone());
+        // What came while this process stood by was passed over: everything is looked at once it leads.
+        futures::stream::once(async move {
+            leadership.gained().await;
+            metrics.leader(true);
+        })
+    };
     let controller = controller
         .with_config(kube::runtime::controller::Config::default().concurrency(settings.concurrency))
         .watches_stream(deployment_events, by_workload)
         .watches_stream(revision_events, |object| owner(&object))
         .watches_stream(point_events, |object| owner(&object))
+        .reconcile_all_on(gained)
         .graceful_shutdown_on(signalled(stop.clone()))
         .run(reconcile, on_error, Arc::clone(&context))
         .for_each(|result| async move {
@@ -135,6 +164,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         });
 
     tracing::info!(data = %settings.data.display(), "backout {} started", env!("CARGO_PKG_VERSION"));
+    let webhooks = webhook::router(client, releases.clone(), access, metrics.clone());
     let primed = async {
         let (releases, deployments, revisions, points) = tokio::join!(
             releases.wait_until_ready(),
@@ -145,21 +175,75 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         if releases.is_ok() && deployments.is_ok() && revisions.is_ok() && points.is_ok() {
             readiness.set();
         }
-        futures::future::pending::<()>().await;
+        futures::future::pending::<Infallible>().await
     };
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
+    let mut served = tokio::spawn({
+        let (metrics, readiness, stop) = (metrics.clone(), readiness.clone(), stop.clone());
+        let broken = |what, address| move |source| Error::Serve { what, address, source };
+        let (listen, webhook_listen) = (settings.listen, settings.webhook_listen);
+        async move {
+            tokio::try_join!(
+                async { telemetry::serve(probes, metrics, readiness, stop.clone()).await.map_err(broken("probes and metrics", listen)) },
+                async { webhook::serve(messages, webhooks, stop.clone()).await.map_err(broken("webhooks", webhook_listen)) },
+            )
+            .map(drop)
+        }
+    });
+    let mut elected = tokio::spawn(election);
     tokio::select! {
+        // What has to end at once comes first.
+        biased;
+        result = &mut elected => joined(result)?,
+        result = &mut served => joined(result)?,
         () = controller => tracing::info!("stopped"),
         () = overdue => tracing::warn!("a reconcile did not end within {} s; it goes on after the next start", DRAIN.as_secs()),
-        () = primed => {}
+        never = primed => match never {},
     }
+    // No reconcile is left: they ended, or were dropped with the controller. Only now may another replica begin.
     stop.cancel();
-    match probes.await {
-        Ok(served) => Ok(served?),
+    release.cancel();
+    joined(elected.await)?;
+    match tokio::time::timeout(FAREWELL, served).await {
+        Ok(result) => joined(result),
         Err(_) => Ok(()),
+    }
+}
+
+/// Opened before anything else, so that a port that is taken ends the process at once.
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Serve { what, address, source })?;
+    tracing::info!(address = ?listener.local_addr().ok(), "serving {what}");
+    Ok(listener)
+}
+
+/// Whether this process leads, what has to run for it, and the token that gives leadership back.
+fn stand(
+    settings: &Settings,
+    client: &Client,
+) -> Result<(Leadership, BoxFuture<'static, Result<(), lease::Error>>, CancellationToken), Error> {
+    let release = CancellationToken::new();
+    if !settings.leader_elect {
+        let release = release.clone();
+        return Ok((Leadership::alone(), release.clone().cancelled_owned().map(Ok).boxed(), release));
+    }
+    let terms = Terms::new(settings.lease_duration.0, settings.lease_renew_deadline.0, settings.lease_retry.0)?;
+    let mut suffix = [0; 8];
+    rustls::crypto::ring::default_provider().secure_random.fill(&mut suffix).map_err(|_| Error::NoRandomness)?;
+    let namespace = settings.pod_namespace.as_deref().unwrap_or(client.default_namespace());
+    let me = Identity::new(settings.pod_name.clone(), &hex::encode(suffix));
+    let election = Election::new(Api::namespaced(client.clone(), namespace), me, terms);
+    Ok((election.leadership(), election.run(release.clone()).boxed(), release))
+}
+
+/// What a task came to.
+fn joined<E: Into<Error>>(result: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), Error> {
+    match result {
+        Ok(result) => result.map_err(Into::into),
+        Err(stopped) => Err(Error::Stopped(stopped.to_string())),
     }
 }
 
@@ -215,6 +299,9 @@ async fn signalled(stop: CancellationToken) {
 }
 
 async fn reconcile(release: Arc<DeserializeGuard<Release>>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.leadership.holds() {
+        return Ok(Action::await_change());
+    }
     let begun = Instant::now();
     let result = match &release.0 {
         Ok(release) => one_step(release, &context).await,

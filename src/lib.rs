@@ -21,6 +21,9 @@
 //! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
 //! | [`access`] | from a Release's references to connections | api, engines |
+//! | [`reach`] | addresses that no Release may reach | nobody |
+//! | [`lease`] | which of several replicas works | cluster, error |
+//! | [`webhook`] | a git server's hint that there is something to look at | access, api, cluster, secret, telemetry |
 //! | [`controller`], [`telemetry`], [`cli`], [`crd`] | wiring | all |
 //!
 //! # Invariants
@@ -32,6 +35,7 @@
 //! 6. At most one step for each reconcile.
 //! 7. Live tables are never written before a verified replacement stands beside them, and what is replaced is kept.
 //! 8. No secret reaches a condition, event, log, metric or backup manifest.
+//! 9. An effect begins only while this process holds the Lease: [`lease::Leadership::holds`] is asked right before it.
 
 pub mod access;
 pub mod api;
@@ -42,10 +46,13 @@ pub mod controller;
 pub mod crd;
 pub mod error;
 pub mod execute;
+pub mod lease;
 pub mod mysql;
 pub mod observe;
 pub mod plan;
+pub mod reach;
 pub mod record;
 pub mod secret;
 pub mod target;
 pub mod telemetry;
+pub mod webhook;

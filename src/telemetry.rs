@@ -1,7 +1,6 @@
 //! Logs, metrics and probes.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,9 +12,10 @@ use axum::{Router, http::StatusCode, routing::get};
 use jiff::SignedDuration;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +47,11 @@ struct ReconcileLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookLabels {
+    result: &'static str,
+}
+
 /// What is counted and timed. Label values are fixed words, besides namespace and name.
 #[derive(Clone)]
 pub struct Metrics {
@@ -55,6 +60,8 @@ pub struct Metrics {
     steps: Family<StepLabels, Histogram>,
     operations: Family<OperationLabels, Histogram>,
     ready: Family<ReleaseLabels, Gauge>,
+    webhooks: Family<WebhookLabels, Counter>,
+    leader: Gauge,
 }
 
 impl Default for Metrics {
@@ -74,7 +81,11 @@ impl Default for Metrics {
             operations.clone(),
         );
         registry.register("release_ready", "1 while the Release is Ready", ready.clone());
-        Self { registry: Arc::new(registry), reconciles, steps, operations, ready }
+        let webhooks = Family::default();
+        registry.register("webhooks", "Requests to /webhook by how they were answered", webhooks.clone());
+        let leader = Gauge::default();
+        registry.register("leader", "1 while this process is the one that works", leader.clone());
+        Self { registry: Arc::new(registry), reconciles, steps, operations, ready, webhooks, leader }
     }
 }
 
@@ -95,6 +106,14 @@ impl Metrics {
         self.ready.get_or_create(&labels(namespace, name)).set(i64::from(ready));
     }
 
+    pub fn webhook(&self, result: &'static str) {
+        self.webhooks.get_or_create(&WebhookLabels { result }).inc();
+    }
+
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
     /// A Release is gone: so is its series.
     pub fn forget(&self, namespace: &str, name: &str) {
         self.ready.remove(&labels(namespace, name));
@@ -111,7 +130,8 @@ fn labels(namespace: &str, name: &str) -> ReleaseLabels {
     ReleaseLabels { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-/// Whether the watch caches are primed: before that nothing may be decided.
+/// Whether the watch caches are primed: before that nothing may be decided. A standby is ready as soon as a leader is: what it
+/// is ready for is taking over, and a rollout waits for it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 
@@ -137,7 +157,7 @@ pub fn log(format: LogFormat, filter: &str) -> Result<(), String> {
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics` until `stop`.
-pub async fn serve(address: SocketAddr, metrics: Metrics, readiness: Readiness, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, stop: CancellationToken) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route(
@@ -147,6 +167,5 @@ pub async fn serve(address: SocketAddr, metrics: Metrics, readiness: Readiness, 
             }),
         )
         .route("/metrics", get(move || async move { metrics.render().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR) }));
-    let listener = tokio::net::TcpListener::bind(address).await?;
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }

@@ -11,15 +11,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("access", &["api", "cache", "cluster", "error", "mysql", "secret"]),
     ("api", &[]),
     ("cache", &["error", "secret"]),
-    ("cli", &[]),
+    ("cli", &["api"]),
     ("cluster", &["error"]),
-    ("controller", &["access", "api", "cli", "cluster", "error", "execute", "observe", "plan", "record", "telemetry"]),
+    ("controller", &["access", "api", "cli", "cluster", "error", "execute", "lease", "observe", "plan", "record", "telemetry", "webhook"]),
     ("crd", &["api"]),
     ("error", &[]),
-    ("execute", &["access", "api", "cache", "cluster", "error", "mysql", "plan::input", "plan::journal::Outcome", "record", "target"]),
+    (
+        "execute",
+        &["access", "api", "cache", "cluster", "error", "mysql", "plan::input", "plan::journal::Outcome", "reach", "record", "target"],
+    ),
+    ("lease", &["cluster", "error"]),
     ("mysql", &["error", "secret"]),
     ("observe", &["access", "api", "cluster", "mysql", "plan::heeds_source", "plan::input", "secret"]),
     ("plan", &["api"]),
+    ("reach", &[]),
     (
         "record",
         &[
@@ -37,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("target", &["cluster"]),
     ("telemetry", &["cli"]),
+    ("webhook", &["access", "api", "cluster", "secret", "telemetry"]),
 ];
 
 /// The crate's root declares the rooms, and the binary starts them.

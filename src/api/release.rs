@@ -98,6 +98,9 @@ pub struct GitSource {
     /// Take only revisions that are signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<GitVerify>,
+    /// Lets the git server tell of pushes: `POST /webhook/<namespace>/<name>` on the operator's Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
 }
 
 /// Whose signatures are asked for.
@@ -119,6 +122,13 @@ pub enum VerifyMode {
     /// Both.
     #[serde(rename = "TagAndHEAD")]
     TagAndHead,
+}
+
+/// Secret with `token`: the secret that the git server signs its messages with, or shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    pub secret_ref: LocalRef,
 }
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,15 +1,21 @@
-//! One round of a Release's checks: http, sql and redis. Each ends within [`CHECK_TIMEOUT`], whatever hangs.
+//! One round of a Release's checks: http, sql and redis. Each ends within [`CHECK_TIMEOUT`], whatever hangs, and none reaches
+//! an address that `reach` bars. They only read, so that a round may be repeated at any time.
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
+use url::Url;
 
 use super::{Task, expression};
 use crate::{
     api::release::{Check, HttpCheck, SqlCheck},
     mysql,
+    reach::{self, Refused, Resolver},
 };
 
 /// A check that needs longer has failed.
@@ -24,6 +30,7 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
         // A connection to a pod that has gone must not answer for the one that came.
         .pool_max_idle_per_host(0)
         .no_proxy()
+        .dns_resolver(Resolver::shared())
         .user_agent(concat!("backout/", env!("CARGO_PKG_VERSION")))
         .build()
 }
@@ -54,7 +61,9 @@ async fn run(task: &Task<'_>, check: &Check) -> Result<(), String> {
 
 async fn http(client: &reqwest::Client, check: &HttpCheck) -> Result<(), String> {
     let begun = Instant::now();
-    let mut answer = client.get(&check.url).send().await.map_err(|error| unanswered(&error))?;
+    let url = Url::parse(&check.url).map_err(|_| "its url can't be read".to_owned())?;
+    reach::literal(&url).map_err(|refused| refused.to_string())?;
+    let mut answer = client.get(url).send().await.map_err(|error| unanswered(&error))?;
     let status = answer.status().as_u16();
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| unanswered(&error))? {
@@ -88,11 +97,25 @@ async fn sql(task: &Task<'_>, check: &SqlCheck) -> Result<(), String> {
 
 /// Without the URL, which the check's name stands for and which may carry a token.
 fn unanswered(error: &reqwest::Error) -> String {
-    if error.is_connect() {
+    if let Some(refused) = refused(error) {
+        refused.to_string()
+    } else if error.is_connect() {
         "no connection".to_owned()
     } else if error.is_timeout() {
         "no answer in time".to_owned()
     } else {
         "the answer broke off".to_owned()
     }
+}
+
+/// The resolver's refusal, if that is what lies at the bottom of an error.
+fn refused(error: &reqwest::Error) -> Option<&Refused> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
+        }
+        cause = error.source();
+    }
+    None
 }

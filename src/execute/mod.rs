@@ -19,12 +19,13 @@ mod revert_schema;
 mod stage;
 mod verify;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     access::{self, Access},
@@ -49,17 +50,32 @@ pub struct Hands {
     access: Access,
     http: reqwest::Client,
     pen: Pen,
+    streams: Arc<Semaphore>,
 }
+
+/// Backups and loads at the same time. Each holds a few MiB of rows and compressed portions, and many Releases may be worked
+/// on at once: without a limit of their own, a push to all of them would take the memory of the pod.
+const STREAMS: usize = 16;
+/// Pause before one that found no place asks again.
+const NEXT_PLACE: Duration = Duration::from_secs(1);
 
 impl Hands {
     pub fn new(client: Client, access: Access, pen: Pen) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: checks::client()?, client, access, pen })
+        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)) })
     }
 
     /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
     /// its digest is the one that was planned.
     pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp) -> Outcome {
         let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
+        let _place = match (&step.action, self.streams.try_acquire()) {
+            (Action::BackUp { .. } | Action::Stage { .. }, Err(_)) => {
+                let message = format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
+                return Outcome::Waiting { message, again: NEXT_PLACE, failures: None };
+            }
+            (Action::BackUp { .. } | Action::Stage { .. }, Ok(place)) => Some(place),
+            (_, _) => None,
+        };
         let done = match &step.action {
             Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
             Action::Preflight { release: number, migrations, reverts, database, cache } => {

@@ -1,6 +1,11 @@
 //! On the real cluster, with the real database, cache and git server.
 
+mod approval;
 mod bad_input;
 mod crash_points;
+mod hanging;
 mod judgement;
+mod leading;
 mod story;
+mod trust;
+mod webhooks;

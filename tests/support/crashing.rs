@@ -5,6 +5,7 @@
 //! the operator can't know. Nothing of the product knows about this.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     process::Stdio,
     sync::{
@@ -52,11 +53,7 @@ impl Crashing {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let kubeconfig = folder.path().join("kubeconfig");
-        let config = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: proxy\nclusters: [{{name: proxy, cluster: {{server: 'http://{address}'}}}}]\n\
-             users: [{{name: proxy, user: {{}}}}]\ncontexts: [{{name: proxy, context: {{cluster: proxy, user: proxy}}}}]\n"
-        );
-        std::fs::write(&kubeconfig, config).expect("files can be written");
+        std::fs::write(&kubeconfig, self::kubeconfig(address)).expect("files can be written");
         let shared = Arc::new(Shared {
             client,
             kubeconfig,
@@ -95,6 +92,14 @@ impl Crashing {
     }
 }
 
+/// For a process that reaches the API server through a proxy without credentials of its own.
+pub fn kubeconfig(address: SocketAddr) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: proxy\nclusters: [{{name: proxy, cluster: {{server: 'http://{address}'}}}}]\n\
+         users: [{{name: proxy, user: {{}}}}]\ncontexts: [{{name: proxy, context: {{cluster: proxy, user: proxy}}}}]\n"
+    )
+}
+
 impl Shared {
     async fn kill(&self) {
         if let Some(mut child) = self.child.lock().await.take() {
@@ -105,7 +110,7 @@ impl Shared {
     async fn restart(&self) {
         self.kill().await;
         let child = Command::new(env!("CARGO_BIN_EXE_backout"))
-            .args(["run", "--listen", "127.0.0.1:0", "--data"])
+            .args(["run", "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0", "--leader-elect", "false", "--data"])
             .arg(&self.data)
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::null())

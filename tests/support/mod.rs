@@ -5,4 +5,5 @@ pub mod clients;
 pub mod crashing;
 pub mod operator;
 pub mod place;
+pub mod process;
 pub mod repository;

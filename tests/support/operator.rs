@@ -37,7 +37,7 @@ pub async fn keep_away() -> RwLockWriteGuard<'static, ()> {
 
 /// Undoes [`keep_away`].
 pub fn bring_back(guard: RwLockWriteGuard<'static, ()>) {
-    kubectl(&["-n", "backout-system", "scale", "deployment/backout", "--replicas=1"]);
+    kubectl(&["-n", "backout-system", "scale", "deployment/backout", "--replicas=2"]);
     kubectl(&["-n", "backout-system", "rollout", "status", "deployment/backout", "--timeout=60s"]);
     drop(guard);
 }
@@ -51,13 +51,14 @@ async fn apply() {
         "metadata": {"name": "backout-data"},
         "spec": {
             "capacity": {"storage": "10Gi"},
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": ["ReadWriteMany"],
             "hostPath": {"path": variable("BED_DATA"), "type": "Directory"},
         },
     });
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     volumes.patch("backout-data", &PatchParams::apply("test"), &Patch::Apply(&volume)).await.expect("the volume can be made");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")]);
+    kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/approved-by.yaml")]);
     let deployments: Api<Deployment> = Api::namespaced(client, "backout-system");
     timeout(Duration::from_secs(60), await_condition(deployments, "backout", is_deployment_completed()))
         .await
@@ -67,7 +68,12 @@ async fn apply() {
 
 /// Runs kubectl against the bed and returns what it prints.
 pub fn kubectl(arguments: &[&str]) -> String {
+    attempt(arguments).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+}
+
+/// The same, where a refusal is what may be wanted.
+pub fn attempt(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("kubectl").args(arguments).output().expect("the bed has kubectl");
-    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

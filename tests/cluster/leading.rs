@@ -1,0 +1,99 @@
+//! Two operators and one Lease: a leader that is frozen or stopped, and a standby that takes over.
+
+use std::time::{Duration, Instant};
+
+use backout::api::{
+    operation::{StepName, StepState},
+    status::ReleaseStatus,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::json;
+
+use crate::support::{
+    bed::variable,
+    operator,
+    place::{Place, ready},
+    process::Process,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The lease's duration, a standby's last look before it, and one of slack for a busy machine.
+const TAKEN_OVER: Duration = Duration::from_secs(15 + 2 * 2 + 2);
+const LEADS: &str = "this process leads";
+
+async fn start(place: &Place, name: &str, backups: &str) -> Process {
+    let arguments = ["--pod-name", name, "--pod-namespace", &place.namespace, "--backups", backups];
+    Process::start(&place.client, &arguments).await
+}
+
+async fn holder(place: &Place) -> Option<String> {
+    place.api::<Lease>().get("backout").await.expect("the Lease is there").spec.and_then(|spec| spec.holder_identity)
+}
+
+fn bakes(status: &ReleaseStatus) -> bool {
+    let steps = status.operation.iter().flat_map(|operation| &operation.steps);
+    status.release == Some(2) && steps.into_iter().any(|step| step.name == StepName::Bake && step.state == StepState::Started)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_leader_is_replaced_and_writes_nothing_when_it_wakes() {
+    let away = operator::keep_away().await;
+    let place = Place::alone("leading").await;
+    let backups = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = backups.path().display().to_string();
+    let mut spec = place.spec();
+    // The operators run on the node, where the cluster's names are not known.
+    spec["database"]["mysql"]["host"] = json!(variable("BED_MYSQL_HOST"));
+    spec["database"]["backup"] = json!({"store": {"url": format!("file://{folder}")}});
+    spec["cache"]["redis"]["host"] = json!(variable("BED_REDIS_HOST"));
+    spec["verify"]["checks"][0]["http"]["url"] = json!(format!("{}/health", place.service().await));
+    spec["verify"]["bake"] = json!({"for": "2s", "every": "500ms"});
+
+    let mut first = start(&place, "first", &folder).await;
+    first.says(LEADS, PATIENCE).await;
+    let mut second = start(&place, "second", &folder).await;
+    second.ready().await;
+    place.write_release("1.0.0");
+    place.repository.push("liqui 1.0.0");
+    place.create(spec).await.expect("the Release is accepted");
+    place.until("1.0.0 is ready", PATIENCE, ready("1.0.0")).await;
+    assert!(!second.log().contains(LEADS));
+    assert_eq!(second.written(), Vec::<String>::new(), "a standby is ready, and writes nothing");
+
+    // In the middle of a bake the leader has something to do at every moment.
+    place.edit(json!({"verify": {"bake": {"for": "30s", "every": "200ms"}}})).await;
+    place.write_release("1.1.0");
+    place.repository.push("liqui 1.1.0");
+    place.until("1.1.0 bakes", PATIENCE, bakes).await;
+    first.signal("STOP");
+    let frozen = Instant::now();
+    second.says(LEADS, TAKEN_OVER).await;
+    println!("a frozen leader was replaced after {:.1} s", frozen.elapsed().as_secs_f64());
+    assert!(frozen.elapsed() > Duration::from_secs(8), "not before the lease has run out");
+    let _ = first.written();
+    first.signal("CONT");
+    let status = first.ended(Duration::from_secs(5)).await;
+    assert!(!status.success());
+    assert_eq!(first.written(), Vec::<String>::new(), "{}", first.log());
+    assert!(first.log().contains("leadership is lost: Lease backout was not renewed for 10s"), "{}", first.log());
+    place.until("the other one goes on", PATIENCE, ready("1.1.0")).await;
+    assert!(holder(&place).await.is_some_and(|holder| holder.starts_with("second_")));
+
+    let third = start(&place, "third", &folder).await;
+    third.ready().await;
+    let stopped = Instant::now();
+    second.signal("TERM");
+    third.says(LEADS, Duration::from_secs(3)).await;
+    println!("a stopped leader was replaced after {:.1} s", stopped.elapsed().as_secs_f64());
+    assert!(second.ended(Duration::from_secs(5)).await.success());
+
+    // After a crash the next process of the same pod need not wait.
+    third.signal("KILL");
+    let crashed = Instant::now();
+    let again = start(&place, "third", &folder).await;
+    again.says(LEADS, Duration::from_secs(5)).await;
+    println!("a crashed leader was back after {:.1} s", crashed.elapsed().as_secs_f64());
+    again.ready().await;
+    drop(again);
+    operator::bring_back(away);
+}
