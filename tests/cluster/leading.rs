@@ -38,7 +38,7 @@ fn bakes(status: &ReleaseStatus) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_leader_is_replaced_and_writes_nothing_when_it_wakes() {
     let away = operator::keep_away().await;
-    let place = Place::alone("leading").await;
+    let place = Place::alone("two-operators").await;
     let backups = tempfile::tempdir().expect("a temporary folder can be made");
     let folder = backups.path().display().to_string();
     let mut spec = place.spec();

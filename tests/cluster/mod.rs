@@ -6,6 +6,7 @@ mod crash_points;
 mod hanging;
 mod judgement;
 mod leading;
+mod secrets;
 mod story;
 mod trust;
 mod webhooks;
