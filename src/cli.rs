@@ -17,7 +17,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator.
-    Run(Settings),
+    Run(Box<Settings>),
     /// Print the custom resource definitions as YAML.
     Crd {
         /// Write one file for each kind into this folder instead.

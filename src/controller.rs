@@ -109,7 +109,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (metrics, readiness, stop) = (Metrics::default(), Readiness::default(), CancellationToken::new());
     let probes = bind("probes and metrics", settings.listen).await?;
     let messages = bind("webhooks", settings.webhook_listen).await?;
-    let (leadership, election, release) = stand(&settings, &client)?;
+    let Candidacy { leadership, election, release } = stand(&settings, &client)?;
 
     let (deployments, deployment_events) = cached::<Deployment>(&client, watcher::Config::default());
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY.0, names::MANAGED_BY.1));
@@ -220,15 +220,19 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Er
     Ok(listener)
 }
 
-/// Whether this process leads, what has to run for it, and the token that gives leadership back.
-fn stand(
-    settings: &Settings,
-    client: &Client,
-) -> Result<(Leadership, BoxFuture<'static, Result<(), lease::Error>>, CancellationToken), Error> {
+/// A place in the election.
+struct Candidacy {
+    leadership: Leadership,
+    /// Has to run as long as the operator does.
+    election: BoxFuture<'static, Result<(), lease::Error>>,
+    /// Gives leadership back.
+    release: CancellationToken,
+}
+
+fn stand(settings: &Settings, client: &Client) -> Result<Candidacy, Error> {
     let release = CancellationToken::new();
     if !settings.leader_elect {
-        let release = release.clone();
-        return Ok((Leadership::alone(), release.clone().cancelled_owned().map(Ok).boxed(), release));
+        return Ok(Candidacy { leadership: Leadership::alone(), election: release.clone().cancelled_owned().map(Ok).boxed(), release });
     }
     let terms = Terms::new(settings.lease_duration.0, settings.lease_renew_deadline.0, settings.lease_retry.0)?;
     let mut suffix = [0; 8];
@@ -236,7 +240,7 @@ fn stand(
     let namespace = settings.pod_namespace.as_deref().unwrap_or(client.default_namespace());
     let me = Identity::new(settings.pod_name.clone(), &hex::encode(suffix));
     let election = Election::new(Api::namespaced(client.clone(), namespace), me, terms);
-    Ok((election.leadership(), election.run(release.clone()).boxed(), release))
+    Ok(Candidacy { leadership: election.leadership(), election: election.run(release.clone()).boxed(), release })
 }
 
 /// What a task came to.

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Command::Crd { dir: Some(dir) } => crd::write(&dir),
         Command::Run(settings) => telemetry::log(settings.log_format, &settings.log).and_then(|()| {
             let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-            let result = runtime.block_on(controller::run(settings)).map_err(|error| error.to_string());
+            let result = runtime.block_on(controller::run(*settings)).map_err(|error| error.to_string());
             // Without waiting for a git fetch that hangs: when this process has to end, it ends now.
             runtime.shutdown_background();
             result.inspect_err(|error| tracing::error!("{error}"))

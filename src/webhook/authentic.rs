@@ -36,7 +36,7 @@ fn standard(token: &str, headers: &HeaderMap, body: &[u8], now: Timestamp) -> bo
         return false;
     };
     let fresh = time.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    if !fresh.is_some_and(|sent| now.duration_since(sent).abs() <= TOLERANCE) {
+    if fresh.is_none_or(|sent| now.duration_since(sent).abs() > TOLERANCE) {
         return false;
     }
     let key = match token.strip_prefix("whsec_").map(|encoded| STANDARD.decode(encoded)) {
