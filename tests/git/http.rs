@@ -31,10 +31,12 @@ pub enum Manner {
     Ask(&'static str),
 }
 
+/// Method, path and `Authorization` of each.
+type Requests = Arc<Mutex<Vec<(String, String, Option<String>)>>>;
+
 pub struct Server {
     pub address: SocketAddr,
-    /// Method, path and `Authorization` of each request.
-    pub requests: Arc<Mutex<Vec<(String, String, Option<String>)>>>,
+    pub requests: Requests,
     manner: Arc<Mutex<Manner>>,
     task: JoinHandle<()>,
 }
@@ -43,12 +45,12 @@ pub struct Server {
 struct Shop {
     root: PathBuf,
     manner: Arc<Mutex<Manner>>,
-    requests: Arc<Mutex<Vec<(String, String, Option<String>)>>>,
+    requests: Requests,
 }
 
 impl Server {
     pub async fn new(root: &Path, manner: Manner) -> Self {
-        let (requests, manner) = (Arc::default(), Arc::new(Mutex::new(manner)));
+        let (requests, manner) = (Requests::default(), Arc::new(Mutex::new(manner)));
         let shop = Shop { root: root.to_owned(), manner: Arc::clone(&manner), requests: Arc::clone(&requests) };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback has a free port");
         let address = listener.local_addr().expect("it is bound");

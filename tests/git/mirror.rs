@@ -36,7 +36,9 @@ fn overwrite(path: &Path, bytes: &[u8]) {
 }
 
 /// What can happen to a mirror when the machine goes down, or the disk is not what it was.
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+type Damage = fn(&Path);
+
+fn damages() -> Vec<(&'static str, Damage)> {
     vec![
         ("a truncated pack", |folder| {
             let pack = with_end(folder, ".pack");
