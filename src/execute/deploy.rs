@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Error, Outcome, Task, done, waiting};
 use crate::{
-    api::{Kept, names},
-    target::kubernetes::{ContainerSpec, Rollout},
+    api::{Kept, names, operation::Step},
+    target::{kubernetes::ContainerSpec, rollout::Rollout},
 };
 
-pub async fn run(task: &Task<'_>, number: u64) -> Result<Outcome, Error> {
+pub async fn run(task: &Task<'_>, step: &Step, number: u64) -> Result<Outcome, Error> {
     let kept = task.kept(number).await?;
     let kubernetes = task.kubernetes();
     let map = names::config_map(&task.name, &kept.content.config);
@@ -35,7 +35,7 @@ pub async fn run(task: &Task<'_>, number: u64) -> Result<Outcome, Error> {
     }
     let mut messages = Vec::new();
     for name in &names {
-        match kubernetes.rollout(name).await? {
+        match kubernetes.rollout(name, step.started_at).await? {
             Rollout::Complete { message } => messages.push(message),
             Rollout::Progressing { message } => return waiting(message),
             Rollout::Failed { message } => return Ok(Outcome::Failed { message }),

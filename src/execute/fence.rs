@@ -3,7 +3,10 @@
 //! Idempotent: scaling to a number that is already set changes nothing; both wait for what the cluster really shows.
 
 use super::{Error, Outcome, Task, done, waiting};
-use crate::{api::operation::Scale, target::kubernetes::Rollout};
+use crate::{
+    api::operation::{Scale, Step},
+    target::rollout::Rollout,
+};
 
 /// Scales to zero and waits until the last pod is gone, terminating ones included.
 pub async fn up(task: &Task<'_>, workloads: &[Scale]) -> Result<Outcome, Error> {
@@ -25,7 +28,7 @@ pub async fn up(task: &Task<'_>, workloads: &[Scale]) -> Result<Outcome, Error> 
 }
 
 /// Scales back and waits until the pods are there.
-pub async fn down(task: &Task<'_>, workloads: &[Scale]) -> Result<Outcome, Error> {
+pub async fn down(task: &Task<'_>, step: &Step, workloads: &[Scale]) -> Result<Outcome, Error> {
     let kubernetes = task.kubernetes();
     let mut messages = Vec::new();
     for workload in workloads {
@@ -33,7 +36,7 @@ pub async fn down(task: &Task<'_>, workloads: &[Scale]) -> Result<Outcome, Error
         if replicas != Some(workload.replicas) {
             kubernetes.scale(&workload.name, workload.replicas).await?;
         }
-        match kubernetes.rollout(&workload.name).await? {
+        match kubernetes.rollout(&workload.name, step.started_at).await? {
             Rollout::Complete { message } => messages.push(message),
             Rollout::Progressing { message } => return waiting(message),
             Rollout::Failed { message } => return Ok(Outcome::Failed { message }),

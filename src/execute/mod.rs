@@ -83,7 +83,7 @@ impl Hands {
             }
             Action::BackUp { release: number, point } => back_up::run(&task, *number, point).await,
             Action::Migrate { release: number, migrations } => migrate::run(&task, *number, migrations).await,
-            Action::Deploy { release: number } => deploy::run(&task, *number).await,
+            Action::Deploy { release: number } => deploy::run(&task, step, *number).await,
             Action::FlushCache { prefix } => flush_cache::run(&task, prefix).await,
             Action::Verify { within } => verify::verify(&task, step, within.0, now).await,
             Action::Bake { hold, every, failure_threshold } => {
@@ -97,7 +97,7 @@ impl Hands {
                 restore::run(&task, &restore::Cut { point, shadow, aside, release: *number, tolerated: *tolerated }, now).await
             }
             Action::Discard { schemas, ownership } => discard::run(&task, schemas, *ownership).await,
-            Action::Unfence { workloads } => fence::down(&task, workloads).await,
+            Action::Unfence { workloads } => fence::down(&task, step, workloads).await,
         };
         done.unwrap_or_else(|error| match error.class() {
             Class::Transient | Class::Conflict => Outcome::Retry { message: error.to_string() },

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Pod},
 };
 use kube::{
@@ -15,6 +16,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use super::rollout::{self, Rollout, Seen};
 use crate::cluster::{Error, within};
 
 /// What one container should have.
@@ -26,25 +28,11 @@ pub struct ContainerSpec {
     pub env: Vec<Value>,
 }
 
-/// How far a rollout has come.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Rollout {
-    Complete {
-        message: String,
-    },
-    Progressing {
-        message: String,
-    },
-    /// It will not come to an end by itself.
-    Failed {
-        message: String,
-    },
-}
-
 /// One namespace's workloads.
 #[derive(Clone)]
 pub struct Kubernetes {
     deployments: Api<Deployment>,
+    sets: Api<ReplicaSet>,
     config_maps: Api<ConfigMap>,
     pub(super) pods: Api<Pod>,
     manager: &'static str,
@@ -54,6 +42,7 @@ impl Kubernetes {
     pub fn new(client: &Client, namespace: &str, manager: &'static str) -> Self {
         Self {
             deployments: Api::namespaced(client.clone(), namespace),
+            sets: Api::namespaced(client.clone(), namespace),
             config_maps: Api::namespaced(client.clone(), namespace),
             pods: Api::namespaced(client.clone(), namespace),
             manager,
@@ -100,26 +89,17 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Whether the newest template of a Deployment has replaced all others.
-    pub async fn rollout(&self, name: &str) -> Result<Rollout, Error> {
+    /// Whether the newest template of a Deployment has replaced all others, `since` the change that is followed began.
+    pub async fn rollout(&self, name: &str, since: Option<Timestamp>) -> Result<Rollout, Error> {
         let Some(deployment) = self.deployment(name).await? else {
             return Ok(Rollout::Failed { message: format!("Deployment {name} does not exist") });
         };
-        let rollout = judge(name, &deployment);
-        if let Rollout::Progressing { message } = rollout {
-            let pods = self.pods_of(&deployment).await?;
-            return Ok(match trouble(&pods) {
-                Some(Trouble { detail, lasting: true }) => Rollout::Failed { message: format!("Deployment {name}: {detail}") },
-                Some(Trouble { detail, lasting: false }) => Rollout::Progressing { message: format!("{message}: {detail}") },
-                None => Rollout::Progressing { message },
-            });
+        let bare = rollout::judge(name, &Seen { deployment: &deployment, sets: &[], pods: &[] }, since);
+        if !rollout::is_current(&deployment) || matches!(bare, Rollout::Complete { .. }) {
+            return Ok(bare);
         }
-        if let Rollout::Failed { message } = rollout {
-            let pods = self.pods_of(&deployment).await?;
-            let detail = trouble(&pods).map(|trouble| format!(": {}", trouble.detail)).unwrap_or_default();
-            return Ok(Rollout::Failed { message: format!("{message}{detail}") });
-        }
-        Ok(rollout)
+        let (sets, pods) = (self.sets_of(&deployment).await?, self.pods_of(&deployment).await?);
+        Ok(rollout::judge(name, &Seen { deployment: &deployment, sets: &sets, pods: &pods }, since))
     }
 
     /// Pods of a Deployment that still exist, terminating ones included; those that have ended are not counted.
@@ -131,11 +111,13 @@ impl Kubernetes {
     }
 
     async fn pods_of(&self, deployment: &Deployment) -> Result<Vec<Pod>, Error> {
-        let labels = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()).unwrap_or_default();
-        let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let params = ListParams::default().labels(&selector.join(","));
-        let pods = within(format!("listing the pods of Deployment {}", deployment.name_any()), self.pods.list(&params)).await?;
-        Ok(pods.items)
+        let doing = format!("listing the pods of Deployment {}", deployment.name_any());
+        Ok(within(doing, self.pods.list(&selected(deployment))).await?.items)
+    }
+
+    async fn sets_of(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, Error> {
+        let doing = format!("listing the ReplicaSets of Deployment {}", deployment.name_any());
+        Ok(within(doing, self.sets.list(&selected(deployment))).await?.items)
     }
 
     fn apply(&self) -> PatchParams {
@@ -144,59 +126,10 @@ impl Kubernetes {
     }
 }
 
-/// The rules of `kubectl rollout status`.
-fn judge(name: &str, deployment: &Deployment) -> Rollout {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let status = deployment.status.clone().unwrap_or_default();
-    if status.observed_generation < deployment.metadata.generation {
-        return Rollout::Progressing { message: format!("Deployment {name} has not been looked at by its controller yet") };
-    }
-    let overdue = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Progressing" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded"));
-    let (total, updated, available) =
-        (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0));
-    if updated == wanted && total == wanted && available == wanted {
-        return Rollout::Complete { message: format!("Deployment {name}: {wanted} of {wanted} replicas updated and available") };
-    }
-    let message = format!("Deployment {name}: {updated} of {wanted} replicas updated, {available} available");
-    if overdue {
-        Rollout::Failed { message: format!("{message}; its progressDeadlineSeconds have passed") }
-    } else {
-        Rollout::Progressing { message }
-    }
-}
-
-/// Why pods don't come up.
-struct Trouble {
-    detail: String,
-    lasting: bool,
-}
-
-/// So many restarts are no start-up hiccup any more.
-const RESTARTS_THAT_TELL: i32 = 3;
-
-fn trouble(pods: &[Pod]) -> Option<Trouble> {
-    let mut found: Vec<Trouble> = pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .flat_map(|pod| pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()))
-        .filter_map(|container| {
-            let waiting = container.state.as_ref()?.waiting.as_ref()?;
-            let reason = waiting.reason.as_deref()?;
-            let lasting = match reason {
-                "ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" => true,
-                "CrashLoopBackOff" => container.restart_count >= RESTARTS_THAT_TELL,
-                "ErrImagePull" | "ImagePullBackOff" => false,
-                _ => return None,
-            };
-            Some(Trouble { detail: format!("container {} ({}): {reason}", container.name, container.image), lasting })
-        })
-        .collect();
-    found.sort_by(|one, other| (other.lasting, &other.detail).cmp(&(one.lasting, &one.detail)));
-    found.into_iter().next()
+fn selected(deployment: &Deployment) -> ListParams {
+    let labels = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()).unwrap_or_default();
+    let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    ListParams::default().labels(&selector.join(","))
 }
 
 fn ended(pod: &Pod) -> bool {

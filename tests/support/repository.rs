@@ -47,6 +47,10 @@ impl Repository {
         fs::write(path, text).expect("files can be written");
     }
 
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.work.path().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
     pub fn copy(&self, from: &Path, to: &str) {
         self.write(to, &fs::read_to_string(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())));
     }
