@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("secret", &[]),
-    ("target", &["cluster"]),
+    ("target", &["cluster", "error"]),
     ("telemetry", &["cli"]),
     ("webhook", &["access", "api", "cluster", "secret", "telemetry"]),
 ];

@@ -40,7 +40,7 @@ use crate::{
     mysql::{self, Database},
     plan::{input::Desired, journal::Outcome},
     record::{self, Pen},
-    target::kubernetes::Kubernetes,
+    target::{self, kubernetes::Kubernetes},
 };
 
 /// What the hands hold.
@@ -120,6 +120,8 @@ enum Error {
     #[error(transparent)]
     Cache(#[from] cache::Error),
     #[error(transparent)]
+    Target(#[from] target::Error),
+    #[error(transparent)]
     Record(#[from] record::Error),
     #[error("ControllerRevision {0} is missing; bring it back, or choose another release with spec.rollbackTo")]
     NotKept(String),
@@ -140,6 +142,7 @@ impl Error {
             Self::Cluster(error) => error.class(),
             Self::Mysql(error) => error.class(),
             Self::Cache(error) => error.class(),
+            Self::Target(error) => error.class(),
             Self::Record(error) => error.class(),
             // Each of these can be put right while the step waits.
             Self::NotKept(_) | Self::OfPredecessor(_) | Self::SpecGone(_) => Class::Transient,

@@ -13,11 +13,21 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
+    core::Selector,
 };
 use serde_json::{Value, json};
 
-use super::rollout::{self, Rollout, Seen};
-use crate::cluster::{Error, within};
+use super::{
+    Error,
+    rollout::{self, Rollout, Seen},
+};
+use crate::{
+    cluster::{self, within},
+    error::Class,
+};
+
+/// Tries of one write while only the status changes under it; a rollout changes it a few times a second.
+const WRITES: usize = 5;
 
 /// What one container should have.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +36,24 @@ pub struct ContainerSpec {
     pub image: Option<String>,
     /// Environment entries as the API has them, each with `name` and `valueFrom`.
     pub env: Vec<Value>,
+}
+
+/// What of a Deployment still stands.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// It is asked for pods.
+    Wanted { replicas: i32, deployment: Box<Deployment> },
+    /// It is asked for none, and so many are left; those that terminate count, those that have ended don't.
+    Ending { left: usize },
+    /// No pod, and none to come.
+    Gone,
+}
+
+/// What is written to a Deployment.
+enum Write {
+    /// By server-side apply.
+    Fields(Value),
+    Replicas(i32),
 }
 
 /// One namespace's workloads.
@@ -50,7 +78,7 @@ impl Kubernetes {
     }
 
     pub async fn deployment(&self, name: &str) -> Result<Option<Deployment>, Error> {
-        within(format!("reading Deployment {name}"), self.deployments.get_opt(name)).await
+        Ok(within(format!("reading Deployment {name}"), self.deployments.get_opt(name)).await?)
     }
 
     /// Makes the immutable ConfigMap, or finds it: its name says what is in it.
@@ -78,15 +106,56 @@ impl Kubernetes {
             "metadata": {"name": name, "annotations": {annotation.0: annotation.1}},
             "spec": {"template": {"spec": {"containers": containers}}},
         });
-        within(format!("applying Deployment {name}"), self.deployments.patch(name, &self.apply(), &Patch::Apply(&patch))).await?;
-        Ok(())
+        let read = self.existing(name).await?;
+        self.write(name, read, &Write::Fields(patch)).await
     }
 
-    pub async fn scale(&self, name: &str, replicas: i32) -> Result<(), Error> {
-        let patch = json!({"spec": {"replicas": replicas}});
-        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
-        within(format!("scaling Deployment {name}"), self.deployments.patch_scale(name, &params, &Patch::Merge(&patch))).await?;
-        Ok(())
+    /// Sets the replicas of a Deployment as it was read.
+    pub async fn scale(&self, read: Deployment, replicas: i32) -> Result<(), Error> {
+        self.write(&read.name_any(), read, &Write::Replicas(replicas)).await
+    }
+
+    /// A write that carries the resourceVersion of what was read: somebody who changed the Deployment since then wins, and
+    /// the step looks again. Its own controller writes the status all the time; that alone is no reason to give up.
+    async fn write(&self, name: &str, read: Deployment, write: &Write) -> Result<(), Error> {
+        let mut result = self.write_once(name, &read, write).await;
+        for _ in 1..WRITES {
+            match result {
+                Err(error) if error.class() == Class::Conflict => {
+                    let newest = self.existing(name).await?;
+                    if !is_same(&newest, &read) {
+                        return Err(error.into());
+                    }
+                    result = self.write_once(name, &newest, write).await;
+                }
+                other => return Ok(other?),
+            }
+        }
+        Ok(result?)
+    }
+
+    async fn write_once(&self, name: &str, read: &Deployment, write: &Write) -> Result<(), cluster::Error> {
+        let version = json!(read.metadata.resource_version);
+        match write {
+            Write::Fields(fields) => {
+                let mut patch = fields.clone();
+                if let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut) {
+                    metadata.insert("resourceVersion".to_owned(), version);
+                }
+                let patch = Patch::Apply(&patch);
+                within(format!("applying Deployment {name}"), self.deployments.patch(name, &self.apply(), &patch)).await.map(drop)
+            }
+            Write::Replicas(replicas) => {
+                let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}});
+                let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
+                let patch = Patch::Merge(&patch);
+                within(format!("scaling Deployment {name}"), self.deployments.patch_scale(name, &params, &patch)).await.map(drop)
+            }
+        }
+    }
+
+    async fn existing(&self, name: &str) -> Result<Deployment, Error> {
+        Ok(within(format!("reading Deployment {name}"), self.deployments.get(name)).await?)
     }
 
     /// Whether the newest template of a Deployment has replaced all others, `since` the change that is followed began.
@@ -102,22 +171,28 @@ impl Kubernetes {
         Ok(rollout::judge(name, &Seen { deployment: &deployment, sets: &sets, pods: &pods }, since))
     }
 
-    /// Pods of a Deployment that still exist, terminating ones included; those that have ended are not counted.
-    pub async fn pods_left(&self, name: &str) -> Result<usize, Error> {
-        match self.deployment(name).await? {
-            Some(deployment) => Ok(self.pods_of(&deployment).await?.iter().filter(|pod| !ended(pod)).count()),
-            None => Ok(0),
+    /// What of a Deployment runs, or may come up without anybody asking for it.
+    pub async fn standing(&self, name: &str) -> Result<Standing, Error> {
+        let Some(deployment) = self.deployment(name).await? else { return Ok(Standing::Gone) };
+        let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        if replicas != 0 {
+            return Ok(Standing::Wanted { replicas, deployment: Box::new(deployment) });
         }
+        let (sets, pods) = (self.sets_of(&deployment).await?, self.pods_of(&deployment).await?);
+        let left = pods.iter().filter(|pod| !ended(pod)).count();
+        // Until their controllers have seen the zero, they may make another pod.
+        let settled = rollout::is_current(&deployment) && sets.iter().all(rollout::is_empty);
+        Ok(if left == 0 && settled { Standing::Gone } else { Standing::Ending { left } })
     }
 
     async fn pods_of(&self, deployment: &Deployment) -> Result<Vec<Pod>, Error> {
         let doing = format!("listing the pods of Deployment {}", deployment.name_any());
-        Ok(within(doing, self.pods.list(&selected(deployment))).await?.items)
+        Ok(within(doing, self.pods.list(&selected(deployment)?)).await?.items)
     }
 
     async fn sets_of(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, Error> {
         let doing = format!("listing the ReplicaSets of Deployment {}", deployment.name_any());
-        Ok(within(doing, self.sets.list(&selected(deployment))).await?.items)
+        Ok(within(doing, self.sets.list(&selected(deployment)?)).await?.items)
     }
 
     fn apply(&self) -> PatchParams {
@@ -126,10 +201,21 @@ impl Kubernetes {
     }
 }
 
-fn selected(deployment: &Deployment) -> ListParams {
-    let labels = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()).unwrap_or_default();
-    let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    ListParams::default().labels(&selector.join(","))
+/// Whether nothing that a person or Backout writes has changed between two looks.
+fn is_same(one: &Deployment, other: &Deployment) -> bool {
+    let (one, other) = (&one.metadata, &other.metadata);
+    one.uid == other.uid && one.generation == other.generation && one.labels == other.labels
+}
+
+/// The whole selector. An empty one would select every pod of the namespace.
+fn selected(deployment: &Deployment) -> Result<ListParams, Error> {
+    let name = || deployment.name_any();
+    let selector = deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
+    let selector = Selector::try_from(selector).map_err(|error| Error::Selector { name: name(), detail: error.to_string() })?;
+    if selector.selects_all() {
+        return Err(Error::Selector { name: name(), detail: "it is empty".to_owned() });
+    }
+    Ok(ListParams::default().labels_from(&selector))
 }
 
 fn ended(pod: &Pod) -> bool {

@@ -39,6 +39,12 @@ pub(super) fn is_current(deployment: &Deployment) -> bool {
     deployment.status.as_ref().and_then(|status| status.observed_generation) >= deployment.metadata.generation
 }
 
+/// Whether a ReplicaSet is asked for no pod, and its controller knows.
+pub(super) fn is_empty(set: &ReplicaSet) -> bool {
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    wanted == 0 && set.status.as_ref().and_then(|status| status.observed_generation) >= set.metadata.generation
+}
+
 /// The rules of `kubectl rollout status`, and why new pods don't come up. A deadline that passed before `since` was that of
 /// an earlier change.
 pub(super) fn judge(name: &str, seen: &Seen<'_>, since: Option<Timestamp>) -> Rollout {
