@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Error, Outcome, Task, approve, done};
+use super::{Error, Outcome, Task, approve, done, fence};
 use crate::{
     api::operation::{Risk, Tolerated},
     mysql::{self, Marker, Swap},
@@ -41,6 +41,9 @@ pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outco
         let risk = Risk::Replacement { schema: shadow.to_owned(), since: None };
         if let Err(unapproved) = approve::still_holds(task, tolerated, &risk, now).await? {
             return Ok(unapproved);
+        }
+        if let Err(open) = fence::holds(task, &fence::planned(task)).await? {
+            return Ok(open);
         }
     }
     mysql::swap(&database, &swap).await?;

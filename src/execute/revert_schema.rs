@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{Error, Outcome, Task, approve, done};
+use super::{Error, Outcome, Task, approve, done, fence};
 use crate::{
     api::operation::{Revert, Risk, Tolerated},
     mysql,
@@ -22,6 +22,9 @@ pub async fn run(task: &Task<'_>, reverts: &[Revert], tolerated: Tolerated, now:
         if let Err(unapproved) = approve::still_holds(task, tolerated, &risk, now).await? {
             return Ok(unapproved);
         }
+    }
+    if let Err(open) = fence::holds(task, &fence::planned(task)).await? {
+        return Ok(open);
     }
     let mut labels = Vec::new();
     for revert in reverts {
