@@ -12,7 +12,7 @@ use super::{Error, Outcome, Task, done};
 use crate::{
     api::{
         Kept, names,
-        operation::{Revert, Use},
+        operation::{Kind, Revert, Use},
     },
     error::Class,
     mysql,
@@ -21,8 +21,9 @@ use crate::{
 
 pub async fn run(task: &Task<'_>, number: u64, scripts: Scripts<'_>, database: Use, cache: Use) -> Result<Outcome, Error> {
     let kept = task.kept(number).await?;
-    let mut problems = secrets(task, &kept).await?;
-    problems.extend(workloads(task, number, &kept).await?);
+    let mut found = Found { problems: secrets(task, &kept).await?, notes: Vec::new() };
+    workloads(task, number, &kept, &mut found).await?;
+    let Found { mut problems, mut notes } = found;
     if database == Use::Needed {
         problems.extend(ups(&kept, scripts.migrations));
         problems.extend(downs(task, scripts.reverts).await?);
@@ -30,13 +31,31 @@ pub async fn run(task: &Task<'_>, number: u64, scripts: Scripts<'_>, database: U
             problems.push(error.to_string());
         }
     }
-    if cache == Use::Needed {
-        match task.cache().await {
-            Ok(cache) => problems.extend(cache.ping().await.err().map(|error| error.to_string())),
-            Err(error) => problems.push(error.to_string()),
-        }
+    if cache == Use::Needed
+        && let Err(error) = reach(task).await
+    {
+        let going_back =
+            task.release.status.as_ref().and_then(|status| status.operation.as_ref()).is_some_and(|it| it.kind != Kind::Deploy);
+        // A cache that stays dirty is less than a bad release that stays.
+        if going_back { notes.push(format!("it goes on without the cache: {error}")) } else { problems.push(error.to_string()) }
     }
-    if problems.is_empty() { done("nothing stands in the way") } else { Ok(Outcome::Refused { message: problems.join("; ") }) }
+    if !problems.is_empty() {
+        return Ok(Outcome::Refused { message: problems.join("; ") });
+    }
+    notes.insert(0, "nothing stands in the way".to_owned());
+    done(notes.join("; "))
+}
+
+/// What was found.
+struct Found {
+    /// Reasons to refuse.
+    problems: Vec<String>,
+    /// What could not be found out, or can be done without.
+    notes: Vec<String>,
+}
+
+async fn reach(task: &Task<'_>) -> Result<(), Error> {
+    Ok(task.cache().await?.ping().await?)
 }
 
 /// The scripts that will be run.
@@ -72,10 +91,10 @@ async fn secrets(task: &Task<'_>, kept: &Kept) -> Result<Vec<String>, Error> {
 }
 
 /// The Deployments take what the release brings, and a node can get its images.
-async fn workloads(task: &Task<'_>, number: u64, kept: &Kept) -> Result<Vec<String>, Error> {
+async fn workloads(task: &Task<'_>, number: u64, kept: &Kept, found: &mut Found) -> Result<(), Error> {
     let kubernetes = task.kubernetes();
     let brought: Vec<&String> = kept.content.config.keys().chain(kept.secret_keys.values().flatten()).collect();
-    let mut problems = Vec::new();
+    let Found { problems, notes } = found;
     for target in &task.release.spec.target.kubernetes.workloads {
         let Some(deployment) = kubernetes.deployment(&target.name).await? else {
             problems.push(format!("Deployment {} does not exist: create it or correct spec.target.kubernetes.workloads", target.name));
@@ -113,11 +132,14 @@ async fn workloads(task: &Task<'_>, number: u64, kept: &Kept) -> Result<Vec<Stri
             ..ObjectMeta::default()
         };
         let pod = format!("{}-{number}-image-{}", task.name, target.container);
-        if let Image::Absent { detail } = kubernetes.image(&pod, metadata, &deployment, &target.container, image).await? {
-            problems.push(format!("image {image} of container {} can't be had: {detail}", target.container));
+        let what = format!("image {image} of container {}", target.container);
+        match kubernetes.image(&pod, metadata, &deployment, &target.container, image).await? {
+            Image::Present => {}
+            Image::Absent { detail } => problems.push(format!("{what} can't be had: {detail}")),
+            Image::Untold { detail } => notes.push(format!("whether {what} can be had is not known: {detail}")),
         }
     }
-    Ok(problems)
+    Ok(())
 }
 
 /// The migrations can be taken apart into statements.
