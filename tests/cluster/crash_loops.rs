@@ -26,14 +26,17 @@ async fn crashing(name: &str, spec: serde_json::Value) -> Place {
     }
     place.create(wanted).await.expect("the API server takes the Release");
     place.until("1.0.0 is ready", PATIENCE, ready("1.0.0")).await;
+    change(&place, "1.0.1", "config:\n  LISTEN: 203.0.113.1:8080\n", "an address that no pod has");
+    place
+}
+
+/// Writes 1.0.0 with another version, and `config` in place of where its configuration begins.
+fn change(place: &Place, version: &str, config: &str, subject: &str) {
     place.write_release("1.0.0");
     let yaml = place.repository.read("liqui-api/release.yaml");
-    place.repository.write(
-        "liqui-api/release.yaml",
-        &yaml.replace("version: 1.0.0", "version: 1.0.1").replace("DB_PORT: \"3306\"", "DB_PORT: \"none\""),
-    );
-    place.repository.push("a port that is no number");
-    place
+    let yaml = yaml.replace("version: 1.0.0", &format!("version: {version}")).replace("config:\n", config);
+    place.repository.write("liqui-api/release.yaml", &yaml);
+    place.repository.push(subject);
 }
 
 /// Restarts of the pod that has the most.
@@ -58,11 +61,6 @@ async fn a_configuration_that_crashes_is_rolled_back_by_itself() {
 async fn a_fix_on_top_of_a_release_that_crashes_becomes_ready() {
     let place = crashing("crashing-fix", json!({"rollback": {"automatic": false}})).await;
     eventually("it has crashed often", PATIENCE, async || (restarts(&place).await >= 3).then_some(())).await;
-    let yaml = place.repository.read("liqui-api/release.yaml");
-    place.repository.write(
-        "liqui-api/release.yaml",
-        &yaml.replace("version: 1.0.1", "version: 1.0.2").replace("DB_PORT: \"none\"", "DB_PORT: \"3306\""),
-    );
-    place.repository.push("the fix");
+    change(&place, "1.0.2", "config:\n", "the fix");
     place.until("the fix is ready", PATIENCE, ready("1.0.2")).await;
 }
