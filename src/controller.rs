@@ -130,7 +130,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             settings.mirrors(),
             Limits { repository: settings.max_repository, ..Limits::default() },
         )?,
-        hands: Hands::new(client.clone(), access.clone(), pen.clone())?,
+        hands: Hands::new(client.clone(), access.clone(), pen.clone(), now())?,
         client: client.clone(),
         pen,
         metrics: metrics.clone(),

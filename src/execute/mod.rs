@@ -51,6 +51,7 @@ pub struct Hands {
     http: reqwest::Client,
     pen: Pen,
     streams: Arc<Semaphore>,
+    awake: Timestamp,
 }
 
 /// Backups and loads at the same time. Each holds a few MiB of rows and compressed portions, and many Releases may be worked
@@ -60,8 +61,9 @@ const STREAMS: usize = 16;
 const NEXT_PLACE: Duration = Duration::from_secs(1);
 
 impl Hands {
-    pub fn new(client: Client, access: Access, pen: Pen) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)) })
+    /// `awake`: since when this process, and no other, runs steps. Time before that counts for no check.
+    pub fn new(client: Client, access: Access, pen: Pen, awake: Timestamp) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)), awake })
     }
 
     /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
