@@ -23,7 +23,7 @@ demo: check build
 ## down: end the demo's and the tests' beds; leaves no process, mount, network namespace or container
 .PHONY: down
 down:
-	@for bed in demo test; do BED=$$bed tests/testbed/bed down; done
+	@for bed in demo test chaos; do BED=$$bed tests/testbed/bed down; done
 
 ## test: format, lints, and every test: unit, simulation, database, cluster
 .PHONY: test
@@ -36,6 +36,15 @@ test: check own
 	@tests/testbed/bed down
 	@$(MAKE) --no-print-directory bed
 	@tests/testbed/bed run cargo test --offline --test all -- --test-threads=4; result=$$?; tests/testbed/bed down; exit $$result
+
+## chaos: play every fault of docs/faults.md on a bed of its own and print how each was survived; FAULTS=text chooses some
+.PHONY: chaos
+chaos: export BED := chaos
+chaos: check build
+	@tests/testbed/bed down
+	@$(MAKE) --no-print-directory bed
+	@tests/testbed/bed run cargo test --offline --quiet --test all -- --ignored --exact cluster::chaos::every_fault_is_survived --nocapture; \
+	  result=$$?; tests/testbed/bed down; exit $$result
 
 ## build: the operator, the sample application and all tests
 .PHONY: build

@@ -2,6 +2,7 @@
 
 mod approval;
 mod bad_input;
+mod chaos;
 mod crash_loops;
 mod crash_points;
 mod hanging;

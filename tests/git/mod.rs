@@ -44,6 +44,7 @@ fn source(url: &str) -> GitSource {
         path: ".".to_owned(),
         secret_ref: None,
         verify: None,
+        webhook: None,
     }
 }
 

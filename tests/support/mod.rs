@@ -4,6 +4,7 @@ pub mod bed;
 pub mod clients;
 pub mod crashing;
 pub mod operator;
+pub mod parts;
 pub mod place;
 pub mod process;
 pub mod repository;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::{sync::RwLockReadGuard, time::timeout};
 
 use super::{
-    bed::{client, execute, variable},
+    bed::{client, column, execute, variable},
     operator::{self, kubectl},
     repository::Repository,
 };
@@ -56,6 +56,14 @@ impl Place {
         let client = client().await;
         let (namespace, database) = (name.to_owned(), name.replace('-', "_"));
         kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--wait"]);
+        for beside in column(format!(
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE '{}\\_backout\\_%'",
+            database.replace('_', "\\_")
+        ))
+        .await
+        {
+            execute(format!("DROP DATABASE {beside}")).await;
+        }
         execute(format!(
             "DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci; \
              CREATE OR REPLACE USER '{database}'@'%' IDENTIFIED BY '{PASSWORD}'; \
@@ -200,15 +208,8 @@ impl Place {
         self.api::<Deployment>().get(NAME).await.expect("the Deployment is there")
     }
 
-    /// Writes version `version` of the sample application into the repository; the caller pushes.
-    pub fn write_release(&self, version: &str) {
-        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liqui");
-        let (newest, ttl) = match version {
-            "1.0.0" => (1, 300),
-            "1.1.0" => (6, 600),
-            "1.2.0" | "1.2.1" => (7, 600),
-            other => panic!("there is no version {other} of the sample application"),
-        };
+    /// Writes only `release.yaml`: the image and the configuration of a version, with this CACHE_TTL_SECONDS.
+    pub fn write_manifest(&self, version: &str, ttl: u32) {
         self.repository.write(
             "liqui-api/release.yaml",
             &format!(
@@ -218,6 +219,18 @@ impl Place {
                 self.database
             ),
         );
+    }
+
+    /// Writes version `version` of the sample application into the repository; the caller pushes.
+    pub fn write_release(&self, version: &str) {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liqui");
+        let (newest, ttl) = match version {
+            "1.0.0" => (1, 300),
+            "1.1.0" => (6, 600),
+            "1.2.0" | "1.2.1" => (7, 600),
+            other => panic!("there is no version {other} of the sample application"),
+        };
+        self.write_manifest(version, ttl);
         self.repository.remove("liqui-api/migrations");
         let fixed = version == "1.2.1";
         for folder in ["migrations", "migrations-1.2.1"] {
