@@ -24,6 +24,7 @@ use kube::{
         Controller, WatchStreamExt,
         controller::Action,
         reflector::{self, ObjectRef, Store},
+        utils::Backoff,
         watcher,
     },
 };
@@ -151,6 +152,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     };
     let controller = controller
         .with_config(kube::runtime::controller::Config::default().concurrency(settings.concurrency))
+        .trigger_backoff(WatchBackoff::default())
         .watches_stream(deployment_events, by_workload)
         .watches_stream(revision_events, |object| owner(&object))
         .watches_stream(point_events, |object| owner(&object))
@@ -251,6 +253,36 @@ fn joined<E: Into<Error>>(result: Result<Result<(), E>, tokio::task::JoinError>)
     }
 }
 
+/// Pauses before a watch that failed is started again, doubled each time. kube's own grow to a minute, also for failures
+/// that lie apart, and until then nothing is seen of what happens after the API server is back.
+struct WatchBackoff(Duration);
+
+const FIRST_WATCH_PAUSE: Duration = Duration::from_millis(500);
+/// A few requests in this time are no load on an API server that struggles.
+const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(4);
+
+impl Default for WatchBackoff {
+    fn default() -> Self {
+        Self(FIRST_WATCH_PAUSE)
+    }
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_WATCH_PAUSE);
+        Some(pause)
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// A watch cache, and the stream that fills it.
 fn cached<K>(client: &Client, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
 where
@@ -258,7 +290,7 @@ where
 {
     let (store, writer) = reflector::store();
     let stream = watcher(Api::<K>::all(client.clone()), config)
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .modify(|object| {
             // The largest part of most objects, and never looked at.
             object.meta_mut().managed_fields = None;

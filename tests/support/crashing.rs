@@ -327,8 +327,9 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     if let Some(armed) = shared.sprung(&seen, &body, When::Before) {
         shared.spring(armed).await;
     }
-    let Ok(answer) = shared.client.send(Request::from_parts(parts, kube::client::Body::from(body.to_vec()))).await else {
-        return StatusCode::BAD_GATEWAY.into_response();
+    let answer = match shared.client.send(Request::from_parts(parts, kube::client::Body::from(body.to_vec()))).await {
+        Ok(answer) => answer,
+        Err(error) => return (StatusCode::BAD_GATEWAY, format!("{error:?}")).into_response(),
     };
     if answer.status().is_success() {
         if let Some(armed) = shared.sprung(&seen, &body, When::After) {

@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// No fault takes longer to be survived, and no operator longer to come to a trap.
-pub const PATIENCE: Duration = Duration::from_secs(150);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 /// Rows before the first client comes.
 const ROWS: u32 = 3_000;
 /// Rows that make a dump and a load last longer than the test may take to look.
