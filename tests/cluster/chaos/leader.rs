@@ -2,9 +2,12 @@
 //!
 //! Two processes stand in for two replicas: the second is started by hand where leader election would wake it.
 
+use std::time::Duration;
+
 use backout::api::{Release, names, operation::StepName};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
 use super::scene::{Clock, PATIENCE, Play, Scene, Survived};
 use crate::support::{
@@ -12,6 +15,8 @@ use crate::support::{
     place::NAME,
 };
 
+/// It stands still for longer than a leader's lease lasts: before that nobody takes over.
+const PAST_THE_LEASE: Duration = Duration::from_secs(16);
 /// Arguments of both operators.
 // LEADER ELECTION: `--leader-elect=true --lease-duration=…` go here; the second is then started before the first is frozen.
 const ARGUMENTS: &[&str] = &[];
@@ -22,6 +27,7 @@ pub async fn frozen(scene: &mut Scene, play: Play, step: StepName, next: Option<
     let held = scene.hold(play, Write::Started(step), After).await;
     scene.operator.freeze().await;
     let clock = Clock::start();
+    let past = Instant::now() + PAST_THE_LEASE;
     let second = Crashing::start_with(scene.place.client.clone(), ARGUMENTS).await;
     let mut lost = scene.rest(play).await;
     if let Some(next) = next {
@@ -29,8 +35,10 @@ pub async fn frozen(scene: &mut Scene, play: Play, step: StepName, next: Option<
         lost += scene.rest(next).await;
     }
     second.stop().await;
-    scene.operator.thaw().await;
+    sleep_until(past).await;
+    // The answer is there when it wakes.
     drop(held);
+    scene.operator.thaw().await;
     awake(scene).await;
     lost += scene.account.whole(&scene.place, &scene.clients, scene.runs).await;
     clock.stop(lost)
