@@ -437,6 +437,10 @@ async fn run_step(
         Some(_) | None => context.pen.begin(&release, index, now).await?,
     };
     let Some(step) = recorded(&begun) else { return Ok(Action::requeue(PAUSE_AFTER_CONFLICT)) };
+    // Writing the intent took time, in which a frozen process may have been replaced.
+    if !context.leadership.holds() {
+        return Ok(Action::requeue(PAUSE_AFTER_ERROR));
+    }
     let outcome = context.hands.run(&begun, &step, desired, now).await;
     context.pen.finish(&begun, index, &outcome, self::now()).await?;
     Ok(match outcome {

@@ -38,8 +38,8 @@ pub async fn holds(task: &Task<'_>, workloads: &[Scale]) -> Result<Result<(), Ou
 pub fn planned(task: &Task<'_>) -> Vec<Scale> {
     let operation = task.release.status.as_ref().and_then(|status| status.operation.as_ref());
     let actions = operation.into_iter().flat_map(|operation| &operation.steps).map(|step| &step.action);
-    let unfence = actions.filter_map(|action| if let Action::Unfence { workloads } = action { Some(workloads) } else { None });
-    unfence.last().cloned().unwrap_or_default()
+    let mut unfence = actions.filter_map(|action| if let Action::Unfence { workloads } = action { Some(workloads) } else { None });
+    unfence.next_back().cloned().unwrap_or_default()
 }
 
 /// What was found of the workloads.

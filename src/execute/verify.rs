@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn time_in_which_nobody_looked_does_not_count() {
-        let at = |second| Timestamp::from_second(1_000 + second).expect("a time");
+        let at = |second: i64| Timestamp::from_second(1_000 + second).expect("a time");
         let began = |started_at| Step {
             name: StepName::Verify,
             state: StepState::Started,
