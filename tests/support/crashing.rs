@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -31,6 +31,8 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+
+use super::bed::eventually;
 
 /// A request to the API server is never larger.
 const LARGEST_REQUEST: usize = 8 * 1024 * 1024;
@@ -123,7 +125,7 @@ struct Shared {
 
 impl Crashing {
     pub async fn start(client: Client) -> Self {
-        Self::start_with(client, &[]).await
+        Self::start_with(client, &["--leader-elect", "false"]).await
     }
 
     /// With more arguments for `backout run`.
@@ -198,6 +200,19 @@ impl Crashing {
         self.shared.signal("CONT").await;
     }
 
+    /// Waits until it has ended by itself.
+    pub async fn ended(&self, deadline: Duration) -> ExitStatus {
+        let mut child = self.shared.child.lock().await;
+        let child = child.as_mut().expect("the operator was started");
+        let ended = timeout(deadline, child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("the operator did not end within {} s", deadline.as_secs())).expect("it can be waited for")
+    }
+
+    /// Waits until it has logged this.
+    pub async fn says(&self, text: &str, deadline: Duration) {
+        eventually(&format!("the operator says {text:?}"), deadline, async || self.log().contains(text).then_some(())).await;
+    }
+
     /// The end of what it has logged.
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.shared.log()).unwrap_or_default();
@@ -245,7 +260,7 @@ impl Shared {
         self.kill().await;
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log can be written");
         let child = Command::new(env!("CARGO_BIN_EXE_backout"))
-            .args(["run", "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0", "--leader-elect", "false", "--data"])
+            .args(["run", "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .args(&self.arguments)
             .env("KUBECONFIG", &self.kubeconfig)

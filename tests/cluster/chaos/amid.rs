@@ -46,7 +46,7 @@ pub const fn of(step: StepName) -> &'static [Amid] {
         StepName::Migrate | StepName::RevertSchema => &[Amid::Migration],
         StepName::Deploy => &[Amid::Request("PATCH", "/deployments/")],
         StepName::FlushCache => &[Amid::Flush],
-        StepName::Verify | StepName::Bake => &[],
+        StepName::Verify | StepName::Bake | StepName::Approve | StepName::Discard => &[],
         StepName::Stage => &[Amid::Load],
         StepName::Fence | StepName::Unfence => &[Amid::Request("PATCH", "/scale")],
         StepName::Restore => &[Amid::Swap],
@@ -154,7 +154,7 @@ impl Looks<'_> {
         let (live, uid) = (&self.scene.place.database, &self.scene.account.uid);
         // The failed deploy is one operation, the restore that answers it the next.
         let id = self.scene.account.operations + 2;
-        let (shadow, operation) = (names::shadow(live, uid, id), format!("{uid}/{id}"));
+        let (shadow, operation) = (names::shadow(live, uid, &self.scene.point()), format!("{uid}/{id}"));
         let sql = sql.replace("{live}", live).replace("{shadow}", &shadow).replace("{operation}", &operation);
         match sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(&mut self.connection).await {
             Ok(row) => row.is_some_and(|row| !row.is_empty()),

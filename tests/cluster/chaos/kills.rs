@@ -20,7 +20,7 @@ use crate::support::crashing::{
 pub async fn around(scene: &mut Scene, play: Play, step: StepName) -> Survived {
     scene.ready_for(play).await;
     scene.fill(amid::of(step).iter().any(|middle| middle.takes_bulk())).await;
-    let trap = scene.trap(play, Write::Started(step), Before, Then::Kill).await;
+    let trap = scene.trap(play, Write::Started(step), Before, Then::Kill);
     scene.ask(play).await;
     drop(trap.wait(PATIENCE).await);
     let clock = Clock::start();
@@ -38,7 +38,7 @@ pub async fn around(scene: &mut Scene, play: Play, step: StepName) -> Survived {
 /// Kills around the writing down of the operation's begin and of its end.
 pub async fn around_the_ends(scene: &mut Scene, play: Play) -> Survived {
     scene.ready_for(play).await;
-    let trap = scene.trap(play, Write::Opened, Before, Then::Kill).await;
+    let trap = scene.trap(play, Write::Opened, Before, Then::Kill);
     scene.ask(play).await;
     drop(trap.wait(PATIENCE).await);
     let clock = Clock::start();
@@ -57,7 +57,7 @@ pub fn count(step: StepName) -> usize {
 
 /// Lets the dead operator live until it comes to this write.
 async fn killed_at(scene: &Scene, play: Play, write: Write, when: When) {
-    let trap = scene.trap(play, write, when, Then::Kill).await;
+    let trap = scene.trap(play, write, when, Then::Kill);
     scene.operator.run().await;
     drop(trap.wait(PATIENCE).await);
 }
@@ -68,7 +68,7 @@ async fn amid(scene: &Scene, play: Play, step: StepName, middle: Amid) {
     if let Some(write) = middle.write() {
         killed_at(scene, play, write, After).await;
     } else {
-        let over = scene.trap(play, Write::Done(step), Before, Then::Kill).await;
+        let over = scene.trap(play, Write::Done(step), Before, Then::Kill);
         scene.operator.run().await;
         select! {
             () = middle.seen(scene) => scene.operator.kill().await,

@@ -1,60 +1,50 @@
-//! An operator that stands still while another one does its work, and then wakes in the middle of a step.
-//!
-//! Two processes stand in for two replicas: the second is started by hand where leader election would wake it.
+//! A leader that stands still in the middle of a step for longer than its lease lasts, while another operator does its work,
+//! and then wakes with the step's effect still before it.
 
-use std::time::Duration;
-
-use backout::api::{Release, names, operation::StepName};
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use backout::api::operation::StepName;
 
 use super::scene::{Clock, PATIENCE, Play, Scene, Survived};
-use crate::support::{
-    crashing::{Crashing, When::After, Write},
-    place::NAME,
-};
+use crate::support::crashing::{Crashing, Then, When::After, Write};
 
-/// It stands still for longer than a leader's lease lasts: before that nobody takes over.
-const PAST_THE_LEASE: Duration = Duration::from_secs(16);
-/// Arguments of both operators.
-// LEADER ELECTION: `--leader-elect=true --lease-duration=…` go here; the second is then started before the first is frozen.
-const ARGUMENTS: &[&str] = &[];
+/// Shorter than the time that a request to the API server may take: the answer that a woken leader finds is not too old by that.
+const LEASE: [&str; 6] = ["--lease-duration", "4s", "--lease-renew-deadline", "3s", "--lease-retry", "1s"];
+const LEADS: &str = "this process leads";
+const LOST: &str = "leadership is lost";
 
-/// The operator is frozen right after a step was written down as started. Another one brings the operation to its end, and
-/// plays what comes `next`. Then the first wakes, with the step's effect still before it.
+/// The leader is frozen right after a step was written down as started. Another operator takes over, brings the operation to
+/// its end, and plays what comes `next`. Then the first one wakes.
 pub async fn frozen(scene: &mut Scene, play: Play, step: StepName, next: Option<Play>) -> Survived {
-    let held = scene.hold(play, Write::Started(step), After).await;
-    scene.operator.freeze().await;
+    scene.ready_for(play).await;
+    scene.operator.kill().await;
+    let first = start(scene, "first").await;
+    first.says(LEADS, PATIENCE).await;
+    let second = start(scene, "second").await;
+    let trap = first.trap(scene.at(play, Write::Started(step), After), Then::Hold);
+    scene.ask(play).await;
+    let held = trap.wait(PATIENCE).await;
+    first.freeze().await;
     let clock = Clock::start();
-    let past = Instant::now() + PAST_THE_LEASE;
-    let second = Crashing::start_with(scene.place.client.clone(), ARGUMENTS).await;
     let mut lost = scene.rest(play).await;
     if let Some(next) = next {
         scene.ask(next).await;
         lost += scene.rest(next).await;
     }
-    second.stop().await;
-    sleep_until(past).await;
     // The answer is there when it wakes.
     drop(held);
-    scene.operator.thaw().await;
-    awake(scene).await;
+    first.thaw().await;
+    let status = first.ended(PATIENCE).await;
+    assert!(!status.success() && first.log().contains(LOST), "it ends because it does not lead any more:\n{}", first.log());
     lost += scene.account.whole(&scene.place, &scene.clients, scene.runs).await;
+    first.stop().await;
+    second.stop().await;
+    scene.operator.run().await;
     clock.stop(lost)
 }
 
-/// Waits until the operator has answered a question that was put after it woke: what it was in the middle of is over then,
-/// since a Release is never worked on beside itself.
-async fn awake(scene: &Scene) {
-    let token = format!("woken-after-{}", scene.account.operations);
-    let patch = json!({"metadata": {"annotations": {names::REQUESTED_AT: token}}});
-    let releases = scene.place.api::<Release>();
-    releases.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the Release can be annotated");
-    scene
-        .place
-        .until("the woken operator has looked again", PATIENCE, |status| {
-            status.last_handled_requested_at.as_deref() == Some(token.as_str())
-        })
-        .await;
+/// One of two operators that share a Lease and a store.
+async fn start(scene: &Scene, name: &str) -> Crashing {
+    let backups = scene.operator.backups().display().to_string();
+    let mut arguments = vec!["--pod-name", name, "--pod-namespace", &scene.place.namespace, "--backups", &backups];
+    arguments.extend(LEASE);
+    Crashing::start_with(scene.place.client.clone(), &arguments).await
 }

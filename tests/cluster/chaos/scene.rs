@@ -174,10 +174,14 @@ impl Scene {
         status.operation.iter().flat_map(|operation| operation.steps.iter().map(|step| step.name)).collect()
     }
 
+    /// Name of the backup point from before the release that is played.
+    pub fn point(&self) -> String {
+        names::point(NAME, self.account.releases + 1)
+    }
+
     /// Files of the backup that the running operation takes.
     pub fn dumps(&self) -> Vec<String> {
-        let point = names::point(NAME, self.account.releases + 1);
-        let folder = self.operator.backups().join(&self.place.namespace).join(&self.account.uid).join(point);
+        let folder = self.operator.backups().join(&self.place.namespace).join(&self.account.uid).join(self.point());
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
         files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
     }
@@ -187,20 +191,20 @@ impl Scene {
         release.status.unwrap_or_default()
     }
 
-    /// Sets a trap in the next operation of this play.
-    pub async fn trap(&self, play: Play, write: Write, when: When, then: Then) -> Sprung {
-        let after = match &write {
-            // Set while the operation runs that it belongs to.
-            Write::Effect(..) => 0,
-            Write::Opened | Write::Started(_) | Write::Done(_) | Write::Closed => self.account.operations,
-        };
-        self.operator.trap(Trap { after, kind: play.kind(), write, when }, then)
+    /// Sets a trap in the operation that is asked for next, or in the one that runs.
+    pub fn trap(&self, play: Play, write: Write, when: When, then: Then) -> Sprung {
+        self.operator.trap(self.at(play, write, when), then)
+    }
+
+    /// An instant of the operation that is asked for next, or of the one that runs.
+    pub fn at(&self, play: Play, write: Write, when: When) -> Trap {
+        Trap { after: self.account.operations, kind: play.kind(), write, when }
     }
 
     /// Plays until the operator has come to a trap at which its request waits.
     pub async fn hold(&mut self, play: Play, write: Write, when: When) -> Held {
         self.ready_for(play).await;
-        let trap = self.trap(play, write, when, Then::Hold).await;
+        let trap = self.trap(play, write, when, Then::Hold);
         self.ask(play).await;
         trap.wait(PATIENCE).await
     }
@@ -245,6 +249,7 @@ async fn spec(place: &Place, operator: &Crashing) -> Value {
     spec["verify"]["checks"][0]["http"]["url"] = json!(format!("{}/health", place.service().await));
     spec["verify"]["bake"] = json!({"for": "500ms", "every": "250ms", "failureThreshold": 3});
     spec["interval"] = json!("500ms");
+    spec["rollback"] = json!({"approval": "Never"});
     spec
 }
 

@@ -35,7 +35,7 @@ const NODE_AWAY: Duration = Duration::from_secs(15);
 pub async fn database_killed(scene: &mut Scene, play: Play, step: StepName, middle: Amid) -> Survived {
     scene.ready_for(play).await;
     scene.fill(middle.takes_bulk()).await;
-    let trap = scene.trap(play, Write::Started(step), After, Then::Hold).await;
+    let trap = scene.trap(play, Write::Started(step), After, Then::Hold);
     scene.ask(play).await;
     let held = trap.wait(PATIENCE).await;
     let hold = middle.prepare(scene).await;
