@@ -21,7 +21,7 @@ use crate::{
     cluster::{self, within},
     error::Class,
     plan::{
-        self, Verdict,
+        Verdict, heeds_source,
         input::Life,
         journal::{self, Outcome},
         summary,
@@ -270,7 +270,7 @@ impl Pen {
         }
         // A look at the source is all that the token asked for.
         let life = if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted };
-        let looked = plan::heeds_source(&self::status(release), life);
+        let looked = heeds_source(&self::status(release), life);
         let status = if looked { with_look(release, status, None) } else { status };
         let patch = json!({
             "apiVersion": Release::api_version(&()),

@@ -9,4 +9,5 @@ mod git;
 mod layering;
 mod plan;
 mod simulation;
+mod stops;
 mod support;
