@@ -55,6 +55,12 @@ impl Place {
     async fn make(name: &str, installed: Option<RwLockReadGuard<'static, ()>>) -> Self {
         let client = client().await;
         let (namespace, database) = (name.to_owned(), name.replace('-', "_"));
+        // The operator that would let an earlier run's Release go may be kept away.
+        let stale: Api<Release> = Api::namespaced(client.clone(), &namespace);
+        for release in stale.list(&kube::api::ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
+            let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            let _ = stale.patch(release.metadata.name.as_deref().unwrap_or_default(), &PatchParams::default(), &patch).await;
+        }
         kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--wait"]);
         for beside in column(format!(
             "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE '{}\\_backout\\_%'",
