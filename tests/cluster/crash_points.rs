@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_after_every_status_write_converges() {
-    let away = operator::keep_away().await;
+    let _away = operator::keep_away().await;
     let place = Place::alone("crashing").await;
     let operator = Crashing::start(place.client.clone()).await;
     let mut spec = place.spec();
@@ -79,7 +79,6 @@ async fn an_operator_killed_after_every_status_write_converges() {
     println!("failed release with restore: {crashes} crashes");
 
     operator.stop().await;
-    operator::bring_back(away);
 }
 
 async fn rows(place: &Place) -> Vec<String> {

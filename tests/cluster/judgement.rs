@@ -79,7 +79,7 @@ fn ran(status: &ReleaseStatus) -> Vec<StepName> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_loses_rows_waits_for_the_approval_of_its_own_plan_and_can_be_undone() {
-    let place = failed("approving", json!({})).await;
+    let place = failed("consenting", json!({})).await;
     place.until("the loss is measured", PATIENCE, not_ready("AwaitingApproval")).await;
     write(&place, 2).await;
 

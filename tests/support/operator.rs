@@ -26,20 +26,32 @@ pub async fn install() {
     INSTALLED.get_or_init(apply).await;
 }
 
-/// Keeps the installed operator away while the guard is held. Call [`bring_back`] before dropping it.
-pub async fn keep_away() -> RwLockWriteGuard<'static, ()> {
-    let guard = GATE.write().await;
+/// The installed operator is away. It comes back when this is dropped, also where the test failed: the next one needs it.
+#[must_use = "the operator comes back when this is dropped"]
+pub struct Away {
+    _alone: RwLockWriteGuard<'static, ()>,
+}
+
+/// Keeps the installed operator away.
+pub async fn keep_away() -> Away {
+    let away = Away { _alone: GATE.write().await };
     install().await;
     kubectl(&["-n", "backout-system", "scale", "deployment/backout", "--replicas=0"]);
     kubectl(&["-n", "backout-system", "wait", "pod", "--all", "--for=delete", "--timeout=60s"]);
-    guard
+    away
 }
 
-/// Undoes [`keep_away`].
-pub fn bring_back(guard: RwLockWriteGuard<'static, ()>) {
-    kubectl(&["-n", "backout-system", "scale", "deployment/backout", "--replicas=2"]);
-    kubectl(&["-n", "backout-system", "rollout", "status", "deployment/backout", "--timeout=60s"]);
-    drop(guard);
+impl Drop for Away {
+    fn drop(&mut self) {
+        for arguments in
+            [["scale", "deployment/backout", "--replicas=2"].as_slice(), &["rollout", "status", "deployment/backout", "--timeout=60s"]]
+        {
+            // A second panic in an unwinding test would end all of them.
+            if let Err(error) = attempt(&[&["-n", "backout-system"], arguments].concat()) {
+                eprintln!("the installed operator did not come back: {error}");
+            }
+        }
+    }
 }
 
 async fn apply() {

@@ -1,6 +1,11 @@
 //! A place of its own for one test: a namespace with Secrets and the sample application, a database, a git repository.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use backout::api::{
     Release,
@@ -30,6 +35,9 @@ use super::{
 pub const NAME: &str = "liqui-api";
 const PASSWORD: &str = "only-for-this-bed";
 
+/// Names of the places of this process.
+static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 pub struct Place {
     /// Held while the place is in use: the installed operator works for it. `None`: the test runs an operator of its own.
     _installed: Option<RwLockReadGuard<'static, ()>>,
@@ -53,6 +61,8 @@ impl Place {
     }
 
     async fn make(name: &str, installed: Option<RwLockReadGuard<'static, ()>>) -> Self {
+        let is_new = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        assert!(is_new, "two tests have a place of the name {name}: each would remove the other's");
         let client = client().await;
         let (namespace, database) = (name.to_owned(), name.replace('-', "_"));
         // The operator that would let an earlier run's Release go may be kept away.

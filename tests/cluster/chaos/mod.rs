@@ -23,19 +23,18 @@ const PLAYS: [Play; 3] = [Play::Deploy, Play::Revert, Play::Restore];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_around_the_steps_that_change_the_database_goes_on() {
-    let away = operator::keep_away().await;
+    let _away = operator::keep_away().await;
     let mut table = Table::begin("faults", String::new()).await;
     for (play, step) in [(Play::Deploy, StepName::Migrate), (Play::Revert, StepName::RevertSchema), (Play::Restore, StepName::Restore)] {
         table.killed_around(play, step).await;
     }
     table.end().await;
-    operator::bring_back(away);
 }
 
 #[ignore = "stops the bed's servers, and takes twenty minutes: `make chaos` runs it on a bed of its own"]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_survived() {
-    let away = operator::keep_away().await;
+    let _away = operator::keep_away().await;
     let mut table = Table::begin("chaos", std::env::var("FAULTS").unwrap_or_default()).await;
     let mut plans = Vec::new();
     for play in PLAYS {
@@ -55,7 +54,6 @@ async fn every_fault_is_survived() {
     table.servers().await;
     table.leader().await;
     table.end().await;
-    operator::bring_back(away);
 }
 
 /// The faults that were played, and the scene of the next.
