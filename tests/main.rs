@@ -4,6 +4,7 @@
 mod cluster;
 mod crd_drift;
 mod database;
+mod faults;
 mod forgotten;
 mod git;
 mod layering;

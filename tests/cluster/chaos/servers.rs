@@ -19,7 +19,7 @@ use crate::support::{
     bed::column,
     crashing::{
         Then,
-        When::{After, Before},
+        When::{self, After, Before},
         Write,
     },
     parts::Part,
@@ -69,23 +69,18 @@ pub async fn api_server_away(scene: &mut Scene, play: Play, step: StepName) -> S
     clock.stop(lost)
 }
 
-/// The cache is away when a rollback begins: it refuses while nothing is touched.
+/// The cache is away when a rollback begins: that holds nothing up before the flush, which is tried again until it is back.
 pub async fn cache_away_before(scene: &mut Scene) -> Survived {
-    let held = scene.hold(Play::Revert, Write::Opened, Before).await;
-    let before = touchable(scene).await;
-    let clock = Clock::start();
-    Part::Redis.kill().await;
-    drop(held);
-    scene.hindered(StepName::Preflight).await;
-    assert_eq!(touchable(scene).await, before, "nothing is touched");
-    Part::Redis.start().await;
-    let lost = scene.rest(Play::Revert).await;
-    clock.stop(lost)
+    cache_away(scene, Write::Opened, Before).await
 }
 
 /// The cache goes away behind the fence: the flush is tried again until it is back.
 pub async fn cache_away_amid(scene: &mut Scene) -> Survived {
-    let held = scene.hold(Play::Revert, Write::Started(StepName::Fence), After).await;
+    cache_away(scene, Write::Started(StepName::Fence), After).await
+}
+
+async fn cache_away(scene: &mut Scene, write: Write, when: When) -> Survived {
+    let held = scene.hold(Play::Revert, write, when).await;
     let clock = Clock::start();
     Part::Redis.kill().await;
     drop(held);
