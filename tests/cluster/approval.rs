@@ -26,6 +26,10 @@ impl<'a> Person<'a> {
         attempt(&all)
     }
 
+    fn patches(&self, patch: &str) -> Result<String, String> {
+        self.does(&["patch", "release", NAME, "--type", "merge", "-p", patch])
+    }
+
     fn annotates(&self, annotations: &[&str]) -> Result<String, String> {
         let mut all = vec!["annotate", "--overwrite", "release", NAME];
         all.extend(annotations);
@@ -60,8 +64,7 @@ async fn only_an_approver_approves_and_is_named() {
     assert!(viewer.does(&["get", "releases,backuppoints"]).is_ok());
     viewer.is_refused(&["backout.dev/requestedAt=1"], &["forbidden"]);
     editor.annotates(&["backout.dev/requestedAt=1"]).expect("an editor annotates");
-    let edit = ["patch", "release", NAME, "--type", "merge", "-p", r#"{"spec":{"interval":"2s"}}"#];
-    editor.does(&edit).expect("an editor edits");
+    editor.patches(r#"{"spec":{"interval":"2s"}}"#).expect("an editor edits");
 
     let missing = ["ed may not set annotation backout.dev/approve", "verb approve", "backout-approver"];
     editor.is_refused(&["backout.dev/approve=sha256:1"], &missing);
@@ -78,8 +81,15 @@ async fn only_an_approver_approves_and_is_named() {
     approver.is_refused(&["backout.dev/approved-by=ana"], &["it can't be changed otherwise"]);
     editor.annotates(&["backout.dev/requestedAt=2"]).expect("other annotations are free");
 
-    let message =
-        approver.does(&["patch", "release", NAME, "--type", "merge", "-p", r#"{"spec":{"interval":"3s"}}"#]).expect_err("refused");
+    // To be asked less often is an approval too.
+    let asks = |policy: &str| editor.patches(&format!(r#"{{"spec":{{"rollback":{{"approval":"{policy}"}}}}}}"#));
+    asks("Always").expect("to be asked more often is free");
+    for weaker in ["DataLoss", "Never"] {
+        let message = asks(weaker).expect_err("it is refused");
+        assert!(message.contains("ed may not weaken spec.rollback.approval"), "{message}");
+    }
+
+    let message = approver.patches(r#"{"spec":{"interval":"3s"}}"#).expect_err("refused");
     assert!(message.contains("not change its spec") && message.contains("backout-editor"), "{message}");
 
     editor.annotates(&["backout.dev/approve-"]).expect("an editor takes an approval back");
