@@ -120,7 +120,11 @@ pub struct Loss {
     /// When the backup point was taken: what happened from then on is what goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// When measuring had come to its end.
     pub measured_at: Timestamp,
+    /// How long that took.
+    #[serde(default = "instant")]
+    pub took: Span,
     /// One entry for each table, column or statement, at most [`Loss::LONGEST_LIST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
@@ -136,6 +140,10 @@ impl Loss {
     pub const fn is_none(&self) -> bool {
         self.inserted == 0 && self.changed == 0 && self.deleted == 0 && self.by_scripts == 0 && !self.uncertain
     }
+}
+
+const fn instant() -> Span {
+    Span::seconds(0)
 }
 
 /// One sentence for people.

@@ -2,11 +2,16 @@
 //!
 //! Idempotent: it reads.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 use super::{Error, Outcome, Task};
 use crate::{
-    api::operation::{ApprovalState, Loss, Revert, Risk, Tolerated},
+    api::{
+        Span,
+        operation::{ApprovalState, Loss, Revert, Risk, Tolerated},
+    },
     mysql,
 };
 
@@ -32,13 +37,23 @@ pub async fn still_holds(task: &Task<'_>, tolerated: Tolerated, risk: &Risk, now
 
 async fn measure(task: &Task<'_>, risk: &Risk, now: Timestamp) -> Result<Loss, Error> {
     let database = task.database().await?;
-    let mut loss =
-        Loss { inserted: 0, changed: 0, deleted: 0, by_scripts: 0, since: None, measured_at: now, details: Vec::new(), uncertain: false };
+    let begun = Instant::now();
+    let mut loss = Loss {
+        inserted: 0,
+        changed: 0,
+        deleted: 0,
+        by_scripts: 0,
+        since: None,
+        measured_at: now,
+        took: Span(Duration::ZERO),
+        details: Vec::new(),
+        uncertain: false,
+    };
     match risk {
         Risk::Replacement { schema, since } => {
             loss.since = *since;
             for table in &mysql::loss(&database, schema).await? {
-                let mysql::TableLoss { table, inserted, changed, deleted, basis } = table;
+                let mysql::TableLoss { table, inserted, changed, deleted, basis, untold } = table;
                 loss.inserted += inserted;
                 loss.changed += changed;
                 loss.deleted += deleted;
@@ -46,7 +61,9 @@ async fn measure(task: &Task<'_>, risk: &Risk, now: Timestamp) -> Result<Loss, E
                     mysql::Basis::Key => "",
                     mysql::Basis::Count => ", by number only",
                 };
-                loss.details.push(format!("{table}: {inserted} inserted, {changed} changed, {deleted} deleted{basis}"));
+                let untold: String = untold.iter().map(|what| format!("; {what}")).collect();
+                loss.uncertain |= !untold.is_empty();
+                loss.details.push(format!("{table}: {inserted} inserted, {changed} changed, {deleted} deleted{basis}{untold}"));
             }
         }
         Risk::Scripts { migrations } => {
@@ -59,6 +76,10 @@ async fn measure(task: &Task<'_>, risk: &Risk, now: Timestamp) -> Result<Loss, E
             }
         }
     }
+    // The age of what was measured counts from its end: measuring a large database takes longer than it may be old.
+    let took = begun.elapsed();
+    loss.took = Span(Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
+    loss.measured_at = now.checked_add(loss.took.0).unwrap_or(now);
     if loss.details.len() > Loss::LONGEST_LIST {
         let more = loss.details.len() - Loss::LONGEST_LIST;
         loss.details.truncate(Loss::LONGEST_LIST);

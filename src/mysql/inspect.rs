@@ -66,6 +66,15 @@ pub struct Column {
     pub column_type: String,
     pub charset: Option<String>,
     pub content: Content,
+    /// What the server fills in for a row that does not say; NULL is a default too.
+    pub default: Fallback,
+}
+
+/// Whether a column has a default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    Given,
+    None,
 }
 
 /// Where a column's values come from.
@@ -244,17 +253,18 @@ async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> 
     for row in rows {
         let table = row.string(0)?;
         let Some(table) = listing.tables.iter_mut().find(|known| known.name == table) else { continue };
+        let default = row.text(6)?;
         let column = Column {
             name: row.string(1)?,
             data_type: row.string(2)?,
             column_type: row.string(3)?,
             charset: row.text(4)?,
             content: if row.string(5)? == "ALWAYS" { Content::Generated } else { Content::Given },
+            default: if default.is_some() { Fallback::Given } else { Fallback::None },
         };
-        let default = row.text(6)?.unwrap_or_default();
         let kind = if column.content == Content::Given && Encoding::of(&column).is_none() {
             Some(Kind::ColumnType)
-        } else if is_shown_lossily(&column, &default) {
+        } else if is_shown_lossily(&column, default.as_deref().unwrap_or_default()) {
             Some(Kind::ColumnDefinition)
         } else {
             None

@@ -71,7 +71,7 @@ pub use checksum::{TableSum, checksum};
 pub use destruction::{Destruction, TableName, Takes, Verb, destruction};
 pub use endpoint::{Database, Endpoint, Tls};
 pub use error::{Error, Result, SchemaState};
-pub use inspect::{Column, Content, Inventory, Kind, Table, Unsupported, inspect};
+pub use inspect::{Column, Content, Fallback, Inventory, Kind, Table, Unsupported, inspect};
 pub use load::{Loaded, load};
 pub use loss::{Basis, TableLoss, loss};
 pub use manifest::{File, Manifest, Position, Table as TableEntry, read_manifest};

@@ -134,6 +134,7 @@ fn parenthesised(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mysql::inspect::Fallback;
 
     #[test]
     fn only_a_type_that_holds_every_value_keeps_them() {
@@ -170,7 +171,14 @@ mod tests {
             ("json", "", false),
         ] {
             let charset = ["varchar", "text", "enum"].iter().any(|text| from.starts_with(text)).then(|| "utf8mb4".to_owned());
-            let column = Column { name: "c".into(), data_type: String::new(), column_type: from.into(), charset, content: Content::Given };
+            let column = Column {
+                name: "c".into(),
+                data_type: String::new(),
+                column_type: from.into(),
+                charset,
+                content: Content::Given,
+                default: Fallback::None,
+            };
             assert_eq!(keeps(&column, Some("utf8mb4"), to), kept, "{from} to {to}");
             assert!(column.charset.is_none() || !keeps(&column, Some("latin1"), to), "{from} to {to} in another character set");
         }

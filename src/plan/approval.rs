@@ -12,6 +12,8 @@ use crate::api::{
 
 /// Data go on changing while a person thinks: after this time what stands in the status is measured again.
 pub const MEASURED_AGAIN: Duration = Duration::from_secs(60);
+/// Measuring a large database takes minutes, and must not be all that the database does: it rests so many times as long.
+const RESTS: u32 = 10;
 
 /// What stands between an operation and its next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,5 +47,6 @@ pub fn gate(world: &World, operation: &Operation, policy: ApprovalPolicy, loss: 
 
 /// Whether what was measured still says something.
 pub fn is_fresh(loss: &Loss, now: Timestamp) -> bool {
-    Duration::try_from(now.duration_since(loss.measured_at)).is_ok_and(|age| age < MEASURED_AGAIN)
+    let lasts = MEASURED_AGAIN.max(loss.took.0.saturating_mul(RESTS));
+    Duration::try_from(now.duration_since(loss.measured_at)).is_ok_and(|age| age < lasts)
 }

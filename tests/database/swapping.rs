@@ -190,7 +190,9 @@ async fn the_loss_names_what_a_cut_over_would_take() {
     let bed = loaded(
         "CREATE TABLE same (id INT PRIMARY KEY, v INT); INSERT INTO same VALUES (1, 1); \
          CREATE TABLE by_key (a VARCHAR(9), b INT, v VARCHAR(9), extra INT, PRIMARY KEY (a, b)); INSERT INTO by_key VALUES ('x', 1, 'one', 1), ('x', 2, 'two', 2), ('y', 1, NULL, 3), ('z', 1, 'z', 4); \
-         CREATE TABLE keyless (v INT); INSERT INTO keyless VALUES (1), (1), (2); CREATE TABLE dropped (id INT PRIMARY KEY); INSERT INTO dropped VALUES (1), (2)",
+         CREATE TABLE keyless (v INT); INSERT INTO keyless VALUES (1), (1), (2); \
+         CREATE TABLE unlike (v INT); INSERT INTO unlike VALUES (1), (2); CREATE TABLE widened (id INT PRIMARY KEY, v INT); INSERT INTO widened VALUES (1, 1); \
+         CREATE TABLE filled (id INT PRIMARY KEY); INSERT INTO filled VALUES (1), (2), (3); CREATE TABLE dropped (id INT PRIMARY KEY); INSERT INTO dropped VALUES (1), (2)",
     )
     .await;
     let mut root = bed.root().await;
@@ -199,15 +201,24 @@ async fn the_loss_names_what_a_cut_over_would_take() {
         &mut root,
         "ALTER TABLE by_key DROP extra, ADD another INT DEFAULT 5; INSERT INTO by_key (a, b, v) VALUES ('n', 1, 'new'), ('n', 2, 'new'); \
          UPDATE by_key SET v = 'changed' WHERE a = 'y'; UPDATE by_key SET a = 'X' WHERE a = 'x' AND b = 2; DELETE FROM by_key WHERE a = 'z'; \
-         INSERT INTO keyless VALUES (3), (4); DROP TABLE dropped; CREATE TABLE added (id INT); INSERT INTO added VALUES (1)",
+         INSERT INTO keyless VALUES (3), (4); UPDATE unlike SET v = 3 WHERE v = 2; ALTER TABLE widened MODIFY v BIGINT; \
+         ALTER TABLE filled ADD note VARCHAR(9), ADD state INT NOT NULL DEFAULT 7; UPDATE filled SET note = 'n' WHERE id = 1; UPDATE filled SET state = 8 WHERE id = 2; \
+         DROP TABLE dropped; CREATE TABLE added (id INT); INSERT INTO added VALUES (1)",
     )
     .await;
-    let row = |table: &str, inserted, changed, deleted, basis| TableLoss { table: table.into(), inserted, changed, deleted, basis };
+    let row = |table: &str, inserted, changed, deleted, basis, untold: &[&str]| {
+        let untold = untold.iter().map(|text| (*text).to_owned()).collect();
+        TableLoss { table: table.into(), inserted, changed, deleted, basis, untold }
+    };
+    let keyless = "without a common key, rows that changed can't be counted";
     let expected = [
-        row("added", 1, 0, 0, Basis::Key),
-        row("by_key", 2, 2, 1, Basis::Key),
-        row("dropped", 0, 0, 2, Basis::Key),
-        row("keyless", 2, 0, 0, Basis::Count),
+        row("added", 1, 0, 0, Basis::Key, &[]),
+        row("by_key", 2, 2, 1, Basis::Key, &[]),
+        row("dropped", 0, 0, 2, Basis::Key, &[]),
+        row("filled", 0, 2, 0, Basis::Key, &[]),
+        row("keyless", 2, 0, 0, Basis::Count, &[keyless]),
+        row("unlike", 0, 0, 0, Basis::Count, &[keyless]),
+        row("widened", 0, 0, 0, Basis::Key, &["column v is of another type"]),
     ];
     assert_eq!(loss(&bed.database(), &bed.beside("shadow")).await.expect("both can be read"), expected);
     assert!(matches!(loss(&bed.database(), &bed.beside("none")).await, Err(Error::Schema { .. })));

@@ -52,7 +52,14 @@ async fn an_undo_brings_back_what_was_replaced_and_keeps_what_came_since() {
     assert!(after > 10, "the id of a row that stands aside is not given out again");
 
     // Told before: what the undo would take away, and what it brings back.
-    let row = |table: &str, inserted, changed, deleted| TableLoss { table: table.into(), inserted, changed, deleted, basis: Basis::Key };
+    let row = |table: &str, inserted, changed, deleted| TableLoss {
+        table: table.into(),
+        inserted,
+        changed,
+        deleted,
+        basis: Basis::Key,
+        untold: Vec::new(),
+    };
     assert_eq!(
         loss(&bed.database(), &bed.beside("aside")).await.expect("both can be read"),
         [row("extra", 0, 0, 1), row("orders", 1, 1, 1)]

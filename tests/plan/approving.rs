@@ -2,6 +2,7 @@
 
 use backout::{
     api::{
+        Span,
         operation::{Approval, ApprovalState, Kind, Loss, OperationState, StepName, StepState},
         release::{ApprovalPolicy, Method},
     },
@@ -40,6 +41,7 @@ fn loss(rows: u64) -> Loss {
         deleted: 0,
         by_scripts: 0,
         since: Some(at(2)),
+        took: Span::seconds(0),
         measured_at: at(995),
         details: Vec::new(),
         uncertain: false,
@@ -98,6 +100,10 @@ fn the_gate_opens_for_its_own_plan_only() {
         ("approved, without the admission policy", approved(at_the_gate(Some(loss(12))), "p1an", None)),
         ("an approval for another plan", approved(at_the_gate(Some(loss(12))), "0ther", Some("ada"))),
         ("measured long ago: measure again", at_the_gate(Some(Loss { measured_at: at(900), ..loss(12) }))),
+        (
+            "measured long ago, but it took long: it still counts",
+            at_the_gate(Some(Loss { measured_at: at(900), took: Span::seconds(30), ..loss(12) })),
+        ),
         ("something could not be counted", at_the_gate(Some(Loss { uncertain: true, ..loss(0) }))),
         ("something newer is asked for meanwhile", at_the_gate(Some(loss(12))).asks(content(4, &[1, 2]))),
     ];
@@ -116,6 +122,8 @@ fn the_gate_opens_for_its_own_plan_only() {
       Waiting AwaitingApproval
     measured long ago: measure again
       Run 2
+    measured long ago, but it took long: it still counts
+      Waiting AwaitingApproval
     something could not be counted
       Waiting AwaitingApproval
     something newer is asked for meanwhile

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backout::{
     api::{
-        Kept,
+        Kept, Span,
         operation::{Action, Loss, Revert, Risk, Scale, Step},
     },
     plan::{
@@ -196,6 +196,7 @@ impl Model {
                 by_scripts: 0,
                 since: None,
                 measured_at: self.now,
+                took: Span::seconds(0),
                 details: Vec::new(),
                 uncertain: false,
             },
