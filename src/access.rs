@@ -6,11 +6,13 @@ use std::{
     collections::BTreeMap,
     path::{Component, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
 use object_store::{ObjectStore, local::LocalFileSystem};
+use tokio::{sync::OnceCell, time::timeout};
 use url::Url;
 
 use crate::{
@@ -21,6 +23,9 @@ use crate::{
     mysql::{Database, Endpoint, Tls},
     secret::Sensitive,
 };
+
+/// A folder that needs longer to be looked at is on a server in trouble.
+const STORE_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,6 +39,10 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
     #[error("backup store {url}: {detail}")]
     Store { url: String, detail: String },
+    #[error("Namespace kube-system has no uid: the API server's answer can't be right")]
+    NoCluster,
+    #[error("backup store {url} did not answer within {} s; check the volume", STORE_TIMEOUT.as_secs())]
+    StoreAway { url: String },
     #[error("spec.source.git.url is an ssh:// URL: spec.source.git.secretRef must name a Secret with identity and known_hosts")]
     NoSshSecret,
     #[error("Secret {name} has neither key allowed_signers nor one that ends in .asc: add who may sign")]
@@ -44,6 +53,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Cluster(error) => error.class(),
+            Self::StoreAway { .. } | Self::NoCluster => Class::Transient,
             Self::SecretMissing { .. }
             | Self::KeyMissing { .. }
             | Self::NotText { .. }
@@ -59,8 +69,8 @@ impl Error {
             Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } | Self::NoSshSecret | Self::NoSigners { .. } => {
                 "SecretNotFound"
             }
-            Self::Cluster(_) => "ApiServerUnavailable",
-            Self::Store { .. } => "StoreUnavailable",
+            Self::Cluster(_) | Self::NoCluster => "ApiServerUnavailable",
+            Self::Store { .. } | Self::StoreAway { .. } => "StoreUnavailable",
         }
     }
 }
@@ -102,16 +112,32 @@ pub struct GitTrust {
 pub struct Access {
     client: Client,
     stores: Stores,
+    cluster: Arc<OnceCell<String>>,
 }
 
 impl Access {
     pub fn new(client: Client, stores: Stores) -> Self {
-        Self { client, stores }
+        Self { client, stores, cluster: Arc::default() }
     }
 
-    /// Opens a backup store.
-    pub fn store(&self, url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
-        self.stores.open(url)
+    /// What tells this cluster from every other: by convention the uid of its namespace kube-system, which lives as long as it.
+    pub async fn cluster(&self) -> Result<&str, Error> {
+        let uid = self.cluster.get_or_try_init(async || {
+            let namespaces: Api<Namespace> = Api::all(self.client.clone());
+            let namespace = within("reading Namespace kube-system", namespaces.get("kube-system")).await?;
+            namespace.metadata.uid.ok_or(Error::NoCluster)
+        });
+        Ok(uid.await?)
+    }
+
+    /// Opens a backup store. Its folder may lie on a server that hangs: that holds up neither other Releases nor, for long, this one.
+    pub async fn store(&self, url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
+        let (stores, wanted) = (self.stores.clone(), url.to_owned());
+        match timeout(STORE_TIMEOUT, tokio::task::spawn_blocking(move || stores.open(&wanted))).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(stopped)) => Err(Error::Store { url: url.to_owned(), detail: stopped.to_string() }),
+            Err(_) => Err(Error::StoreAway { url: url.to_owned() }),
+        }
     }
 
     /// Reads the token with which a git server proves who it is. An empty one would prove nothing.

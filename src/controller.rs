@@ -131,7 +131,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             settings.mirrors(),
             Limits { repository: settings.max_repository, ..Limits::default() },
         )?,
-        hands: Hands::new(client.clone(), access.clone(), pen.clone(), now())?,
+        hands: Hands::new(client.clone(), access.clone(), pen.clone(), leadership.clone())?,
         client: client.clone(),
         pen,
         metrics: metrics.clone(),

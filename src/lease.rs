@@ -10,7 +10,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -83,6 +83,8 @@ pub struct Leadership(Arc<Inner>);
 struct Inner {
     /// Nanoseconds on the clock of [`since_boot`] up to which effects may begin; 0 before and after.
     until: AtomicU64,
+    /// When it was gained.
+    since: OnceLock<Timestamp>,
     gained: Notify,
     lost: CancellationToken,
 }
@@ -98,9 +100,14 @@ impl Leadership {
     }
 
     fn until(until: u64) -> Self {
-        let leadership = Self(Arc::new(Inner { until: AtomicU64::new(until), gained: Notify::new(), lost: CancellationToken::new() }));
+        let leadership = Self(Arc::new(Inner {
+            until: AtomicU64::new(until),
+            since: OnceLock::new(),
+            gained: Notify::new(),
+            lost: CancellationToken::new(),
+        }));
         if until > 0 {
-            leadership.0.gained.notify_one();
+            leadership.begin();
         }
         leadership
     }
@@ -108,6 +115,11 @@ impl Leadership {
     /// Whether an effect may begin now. Asked right before each: between two questions the process may have been stopped.
     pub fn holds(&self) -> bool {
         nanos(since_boot()) < self.0.until.load(Ordering::Acquire)
+    }
+
+    /// Since when this process, and no other, has worked; `None` while it has not led yet.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.0.since.get().copied()
     }
 
     /// Returns once this process leads. For one waiter.
@@ -127,8 +139,13 @@ impl Leadership {
 
     fn extend(&self, until: Duration) {
         if self.0.until.swap(nanos(until), Ordering::AcqRel) == 0 {
-            self.0.gained.notify_one();
+            self.begin();
         }
+    }
+
+    fn begin(&self) {
+        self.0.since.get_or_init(Timestamp::now);
+        self.0.gained.notify_one();
     }
 
     fn end(&self) {

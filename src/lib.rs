@@ -17,7 +17,7 @@
 //! | [`api`] | words: what users write and read | nobody |
 //! | [`plan`] | judgement: pure, no IO, no clock | api |
 //! | [`observe`] | eyes: git, workloads, database, points. Reads only | plan's input and needs, access, cluster, mysql, secret |
-//! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, record (for backup points) |
+//! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, lease, record (for backup points) |
 //! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
 //! | [`access`] | from a Release's references to connections | api, engines |
@@ -35,7 +35,8 @@
 //! 6. At most one step for each reconcile.
 //! 7. Live tables are never written before a verified replacement stands beside them, and what is replaced is kept.
 //! 8. No secret reaches a condition, event, log, metric or backup manifest.
-//! 9. An effect begins only while this process holds the Lease: [`lease::Leadership::holds`] is asked right before it.
+//! 9. An effect begins only while this process holds the Lease: [`lease::Leadership::holds`] is asked right before it. What still
+//!    slips through is refused where it would land: objects by their version, the database by the operation's number.
 
 pub mod access;
 pub mod api;

@@ -31,6 +31,7 @@ pub async fn run(task: &Task<'_>, step: &Step, number: u64) -> Result<Outcome, E
                 env: env.clone(),
             })
             .collect();
+        task.may_act()?;
         kubernetes.give(name, (names::NUMBER_ANNOTATION, number.to_string()), &containers).await?;
     }
     let mut messages = Vec::new();

@@ -56,6 +56,7 @@ async fn lower(task: &Task<'_>, workloads: &[Scale]) -> Result<Lowered, Error> {
     for workload in workloads {
         match kubernetes.standing(&workload.name).await? {
             Standing::Wanted { replicas, deployment } => {
+                task.may_act()?;
                 kubernetes.scale(*deployment, 0).await?;
                 lowered.raised.push(format!("Deployment {} to {replicas}", workload.name));
             }
@@ -80,6 +81,7 @@ pub async fn down(task: &Task<'_>, step: &Step, workloads: &[Scale]) -> Result<O
         if let Some(deployment) = kubernetes.deployment(&workload.name).await?
             && deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(workload.replicas)
         {
+            task.may_act()?;
             kubernetes.scale(deployment, workload.replicas).await?;
         }
         match kubernetes.rollout(&workload.name, step.started_at).await? {

@@ -37,6 +37,7 @@ use crate::{
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
+    lease::Leadership,
     mysql::{self, Database},
     plan::{input::Desired, journal::Outcome},
     record::{self, Pen},
@@ -51,7 +52,7 @@ pub struct Hands {
     http: reqwest::Client,
     pen: Pen,
     streams: Arc<Semaphore>,
-    awake: Timestamp,
+    leadership: Leadership,
 }
 
 /// Backups and loads at the same time. Each holds a few MiB of rows and compressed portions, and many Releases may be worked
@@ -61,9 +62,8 @@ const STREAMS: usize = 16;
 const NEXT_PLACE: Duration = Duration::from_secs(1);
 
 impl Hands {
-    /// `awake`: since when this process, and no other, runs steps. Time before that counts for no check.
-    pub fn new(client: Client, access: Access, pen: Pen, awake: Timestamp) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)), awake })
+    pub fn new(client: Client, access: Access, pen: Pen, leadership: Leadership) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)), leadership })
     }
 
     /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
@@ -133,6 +133,8 @@ enum Error {
     Unreadable { name: String, detail: String },
     #[error("spec.{0} was removed while an operation needed it; put it back")]
     SpecGone(&'static str),
+    #[error("another replica works now; it goes on with this step")]
+    Replaced,
     #[error("{0}")]
     Inconsistent(String),
 }
@@ -147,7 +149,7 @@ impl Error {
             Self::Target(error) => error.class(),
             Self::Record(error) => error.class(),
             // Each of these can be put right while the step waits.
-            Self::NotKept(_) | Self::OfPredecessor(_) | Self::SpecGone(_) => Class::Transient,
+            Self::NotKept(_) | Self::OfPredecessor(_) | Self::SpecGone(_) | Self::Replaced => Class::Transient,
             Self::Unreadable { .. } | Self::Inconsistent(_) => Class::Permanent,
         }
     }
@@ -162,6 +164,16 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
+    /// Asked right before each effect of a step that has several: in between, this process may have been frozen and replaced.
+    fn may_act(&self) -> Result<(), Error> {
+        if self.hands.leadership.holds() { Ok(()) } else { Err(Error::Replaced) }
+    }
+
+    /// Since when somebody of this process could look.
+    fn awake(&self, now: Timestamp) -> Timestamp {
+        self.hands.leadership.since().unwrap_or(now)
+    }
+
     fn kubernetes(&self) -> Kubernetes {
         Kubernetes::new(&self.hands.client, &self.namespace, names::MANAGER)
     }
@@ -192,15 +204,18 @@ impl Task<'_> {
     }
 
     async fn database(&self) -> Result<Database, Error> {
-        Ok(self.hands.access.database(&self.namespace, self.database_spec()?).await?)
+        let database = self.hands.access.database(&self.namespace, self.database_spec()?).await?;
+        Ok(database.with_statement_timeout(self.release.spec.timeout.0))
     }
 
     /// The database, to be changed. A Release that was made again under its name is still its owner; any other is refused.
     async fn own_database(&self) -> Result<Database, Error> {
         let database = self.database().await?;
-        let (ours, recorded) = (self.owner(), mysql::inspect(&database).await?.owner);
-        let is_predecessor = |it: &mysql::Owner| it.uid != ours.uid && it.namespace == ours.namespace && it.name == ours.name;
+        let (ours, recorded) = (self.owner().await?, mysql::inspect(&database).await?.owner);
+        let named = |it: &mysql::Owner| (it.cluster.clone(), it.namespace.clone(), it.name.clone());
+        let is_predecessor = |it: &mysql::Owner| it.uid != ours.uid && named(it) == named(&ours);
         if recorded.as_ref().is_some_and(is_predecessor) {
+            self.may_act()?;
             mysql::take_ownership(&database, &ours).await?;
         }
         Ok(database)
@@ -225,8 +240,19 @@ impl Task<'_> {
     }
 
     /// The Release as the database knows it.
-    fn owner(&self) -> mysql::Owner {
-        mysql::Owner { uid: self.uid().to_owned(), namespace: self.namespace.clone(), name: self.name.clone() }
+    async fn owner(&self) -> Result<mysql::Owner, Error> {
+        Ok(mysql::Owner {
+            uid: self.uid().to_owned(),
+            cluster: self.hands.access.cluster().await?.to_owned(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            operation: self.number(),
+        })
+    }
+
+    /// Number of the operation that runs.
+    fn number(&self) -> u64 {
+        self.release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id)
     }
 
     /// Metadata of an object that stays when the Release goes, because what runs needs it.
@@ -255,8 +281,7 @@ impl Task<'_> {
 
     /// Unique for each operation of each Release that ever was.
     fn operation(&self) -> String {
-        let id = self.release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id);
-        format!("{}/{id}", self.uid())
+        format!("{}/{}", self.uid(), self.number())
     }
 }
 

@@ -27,7 +27,7 @@ pub async fn run(task: &Task<'_>, number: u64, scripts: Scripts<'_>, database: U
     if database == Use::Needed {
         problems.extend(ups(&kept, scripts.migrations));
         problems.extend(downs(task, scripts.reverts).await?);
-        if let Err(error) = task.hands.access.store(&task.database_spec()?.backup.store.url) {
+        if let Err(error) = task.hands.access.store(&task.database_spec()?.backup.store.url).await {
             problems.push(error.to_string());
         }
     }

@@ -32,7 +32,7 @@ pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outco
         shadow: shadow.to_owned(),
         aside: aside.to_owned(),
         marker: Marker { point: point.to_owned(), operation: task.operation(), release },
-        owner: task.owner(),
+        owner: task.owner().await?,
         deadline: SWAP_DEADLINE,
     };
     // Once it has happened there is nothing left to ask: the shadow is the live schema then.
@@ -46,6 +46,7 @@ pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outco
             return Ok(open);
         }
     }
+    task.may_act()?;
     mysql::swap(&database, &swap).await?;
     // Measured after the swap, when neither side changes any more: the same after a crash as before it. Seen from the
     // aside the direction turns round: what it has and the live tables lack was inserted since the point.

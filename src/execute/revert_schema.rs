@@ -29,7 +29,8 @@ pub async fn run(task: &Task<'_>, reverts: &[Revert], tolerated: Tolerated, now:
     let mut labels = Vec::new();
     for revert in reverts {
         let (migration, down) = task.down_script(revert).await?;
-        mysql::revert(&database, migration.version, &down, &task.owner()).await?;
+        task.may_act()?;
+        mysql::revert(&database, migration.version, &down, &task.owner().await?).await?;
         labels.push(migration.label());
     }
     done(format!("reverted {}", labels.join(", ")))

@@ -1,7 +1,7 @@
 //! Verify and Bake: the Release's checks, until they pass and while they go on passing.
 //!
 //! Idempotent: checks read. Only time in which this process could look counts: from the step's start in its record, or from
-//! the process's own start where that was later. So a window is always watched whole; while the operator was away nobody
+//! when the process began to lead where that was later. So a window is always watched whole; while the operator was away nobody
 //! knows how the release did, and a first round that fails after a long outage must not be the last one.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub async fn verify(task: &Task<'_>, step: &Step, within: Duration, now: Timesta
         return done(passed(task));
     }
     let message = failures.join("; ");
-    if watched(step, task.hands.awake, now) >= within {
+    if watched(step, task.awake(now), now) >= within {
         return Ok(Outcome::Failed { message });
     }
     Ok(Outcome::Waiting { message, again: LOOK_AGAIN, failures: None })
@@ -38,7 +38,7 @@ pub async fn bake(task: &Task<'_>, step: &Step, terms: Terms, now: Timestamp) ->
     if count >= terms.failure_threshold {
         return Ok(Outcome::Failed { message: format!("{count} rounds of checks in a row failed: {}", failures.join("; ")) });
     }
-    let left = terms.hold.saturating_sub(watched(step, task.hands.awake, now));
+    let left = terms.hold.saturating_sub(watched(step, task.awake(now), now));
     if left.is_zero() && count == 0 {
         return done(passed(task));
     }

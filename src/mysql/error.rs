@@ -32,7 +32,12 @@ pub enum Error {
         "database {database} belongs to Release {}/{} (uid {}), and two Releases can't migrate one schema: give this one a database of its own, or end the other one first",
         owner.namespace, owner.name, owner.uid
     )]
-    Owned { database: String, owner: Owner },
+    Owned { database: String, owner: Box<Owner> },
+    #[error(
+        "operation {operation} may not change database {database} any more: operation {newest} of the same Release has written to it since. If \
+         the Release's status was lost, set operation to 0 in the table _backout_owner"
+    )]
+    Outdated { database: String, operation: u64, newest: u64 },
     #[error("another operation holds the lock of database {database}; it is tried again")]
     Busy { database: String },
     #[error("{doing}: the server refused with error {code}: {message}")]
@@ -108,6 +113,7 @@ impl Error {
             | Self::MissingGrants { .. }
             | Self::Unsupported { .. }
             | Self::Owned { .. }
+            | Self::Outdated { .. }
             | Self::Refused { .. }
             | Self::Unreadable { .. }
             | Self::NoBackup { .. }
@@ -130,6 +136,7 @@ impl Error {
             Self::MissingGrants { .. } => "missing_grants",
             Self::Unsupported { .. } => "unsupported_objects",
             Self::Owned { .. } => "owned_by_another",
+            Self::Outdated { .. } => "outdated",
             Self::Busy { .. } => "busy",
             Self::Refused { .. } => "statement_refused",
             Self::Lost { .. } => "connection_lost",

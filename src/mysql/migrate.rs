@@ -52,7 +52,7 @@ pub async fn apply(database: &Database, migration: &Migration, release: u64, own
     let Migration { version, name, sql, checksum } = migration;
     let statements = statements(*version, name, sql)?;
     let mut session = begin(database).await?;
-    let recorded = owner::check(&mut session, database, owner).await?;
+    let recorded = owner::claim(&mut session, database, owner).await?;
     let row = match find(&mut session, database, *version).await? {
         Some(row) => row,
         None => {
@@ -111,7 +111,7 @@ pub async fn apply(database: &Database, migration: &Migration, release: u64, own
 /// As [`apply`].
 pub async fn revert(database: &Database, version: u64, down_sql: &str, owner: &Owner) -> Result<Outcome> {
     let mut session = begin(database).await?;
-    owner::check(&mut session, database, owner).await?;
+    owner::claim(&mut session, database, owner).await?;
     let Some(mut row) = find(&mut session, database, version).await? else {
         session.close().await;
         return Ok(Outcome::AlreadyDone);

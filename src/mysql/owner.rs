@@ -5,6 +5,9 @@
 //! migration, and no other Release may migrate, revert or cut over from then on. The table is backed up, loaded and swapped with all
 //! others; a cut-over writes its own Release into the set that becomes live, so that the owner is never one from the time of the backup. A
 //! schema without the table, or with an empty one, has no owner yet.
+//!
+//! With it stands the number of the Release's newest operation that has written. An older one is refused: a process that was frozen in the
+//! middle of its work, and wakes when another has gone on in its place, changes nothing any more.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +19,16 @@ use super::ident::{literal, qualified};
 /// One row: the Release that migrates this schema.
 pub const OWNER: &str = "_backout_owner";
 
-/// A Release. It is known by its uid; the names are for people.
+/// A Release. It is known by its uid; the names say which one it was made again as, and are for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     pub uid: String,
+    /// Identity of its cluster: a Release of the same name in another one is another.
+    pub cluster: String,
     pub namespace: String,
     pub name: String,
+    /// Number of the operation that writes; as recorded, of the newest that has.
+    pub operation: u64,
 }
 
 /// Forgets the owner if it is `uid`; done already otherwise.
@@ -57,25 +64,40 @@ pub(super) async fn recorded(session: &mut Session, schema: &str) -> Result<Opti
     if session.row("look for the owner's table", &sql).await?.is_none() {
         return Ok(None);
     }
-    let sql = format!("SELECT uid, namespace, name FROM {} WHERE id = 1", qualified(schema, OWNER));
+    let sql = format!("SELECT uid, cluster, namespace, name, operation FROM {} WHERE id = 1", qualified(schema, OWNER));
     match session.row("read the owner", &sql).await? {
-        Some(row) => Ok(Some(Owner { uid: row.string(0)?, namespace: row.string(1)?, name: row.string(2)? })),
+        Some(row) => Ok(Some(Owner {
+            uid: row.string(0)?,
+            cluster: row.string(1)?,
+            namespace: row.string(2)?,
+            name: row.string(3)?,
+            operation: row.count(4)?,
+        })),
         None => Ok(None),
     }
 }
 
-/// Who owns the live schema: `owner` or nobody yet, else [`Error::Owned`].
-pub(super) async fn check(session: &mut Session, database: &Database, owner: &Owner) -> Result<Option<Owner>> {
-    match recorded(session, database.name()).await? {
-        Some(recorded) if recorded.uid != owner.uid => Err(Error::Owned { database: database.name().to_owned(), owner: recorded }),
-        recorded => Ok(recorded),
+/// Who owns the live schema: `owner` or nobody yet, else [`Error::Owned`]. From now on no older operation of `owner` may write; if this
+/// is one, [`Error::Outdated`].
+pub(super) async fn claim(session: &mut Session, database: &Database, owner: &Owner) -> Result<Option<Owner>> {
+    let schema = database.name();
+    let Some(recorded) = recorded(session, schema).await? else { return Ok(None) };
+    if recorded.uid != owner.uid {
+        return Err(Error::Owned { database: schema.to_owned(), owner: Box::new(recorded) });
     }
+    if recorded.operation > owner.operation {
+        return Err(Error::Outdated { database: schema.to_owned(), operation: owner.operation, newest: recorded.operation });
+    }
+    if recorded.operation < owner.operation {
+        write(session, schema, owner).await?;
+    }
+    Ok(Some(recorded))
 }
 
 pub(super) async fn create(session: &mut Session, schema: &str) -> Result<()> {
     let sql = format!(
         "CREATE TABLE IF NOT EXISTS {} (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, uid VARCHAR(255) NOT NULL, \
-         namespace VARCHAR(255) NOT NULL, name VARCHAR(255) NOT NULL, since DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) {OPTIONS}",
+         cluster VARCHAR(255) NOT NULL, namespace VARCHAR(255) NOT NULL, name VARCHAR(255) NOT NULL, operation BIGINT UNSIGNED NOT NULL, since DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) {OPTIONS}",
         qualified(schema, OWNER)
     );
     session.run("create the owner's table", &sql).await.map(drop)
@@ -83,11 +105,12 @@ pub(super) async fn create(session: &mut Session, schema: &str) -> Result<()> {
 
 /// Replaces the owner in `schema`, whose table must exist.
 pub(super) async fn write(session: &mut Session, schema: &str, owner: &Owner) -> Result<()> {
-    let Owner { uid, namespace, name } = owner;
+    let Owner { uid, cluster, namespace, name, operation } = owner;
     let sql = format!(
-        "REPLACE INTO {} (id, uid, namespace, name) VALUES (1, {}, {}, {})",
+        "REPLACE INTO {} (id, uid, cluster, namespace, name, operation) VALUES (1, {}, {}, {}, {}, {operation})",
         qualified(schema, OWNER),
         literal(uid),
+        literal(cluster),
         literal(namespace),
         literal(name)
     );

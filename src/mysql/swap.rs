@@ -90,7 +90,7 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
     let swapped = if inventory.marker.as_ref().is_some_and(|live| live.operation == swap.marker.operation) {
         Swapped { tables: 0, attempts: 0, took: Duration::ZERO }
     } else {
-        owner::check(&mut session, database, &swap.owner).await?;
+        owner::claim(&mut session, database, &swap.owner).await?;
         let replacement = prepare(&mut session, database, swap, &inventory.tables).await?;
         match rename(&mut session, database, swap, &inventory.tables, &replacement).await {
             Ok(swapped) => swapped,

@@ -131,7 +131,8 @@ impl Eyes {
         Ok(())
     }
 
-    /// Older Releases that deploy to a container of this one.
+    /// Older Releases that deploy to a Deployment of this one. Two containers of one Deployment are no way apart: a fence scales
+    /// it as a whole, and what one Release applies to it the other would take away.
     fn rivals(&self, release: &Release, namespace: &str, name: &str) -> Vec<String> {
         let age = |release: &Release| (release.metadata.creation_timestamp.as_ref().map(|time| time.0), release.name_any());
         let ours = &release.spec.target.kubernetes.workloads;
@@ -142,7 +143,8 @@ impl Eyes {
             .filter(|other| other.namespace().as_deref() == Some(namespace) && other.name_any() != name && age(other) < age(release))
             .filter(|other| other.metadata.deletion_timestamp.is_none())
             .flat_map(|other| {
-                let shared = other.spec.target.kubernetes.workloads.iter().filter(|workload| ours.contains(workload));
+                let is_ours = |workload: &Workload| ours.iter().any(|our| (our.kind, &our.name) == (workload.kind, &workload.name));
+                let shared = other.spec.target.kubernetes.workloads.iter().filter(|workload| is_ours(workload));
                 let told = |workload: &Workload| {
                     format!("Release {} deploys to container {} of Deployment {} too", other.name_any(), workload.container, workload.name)
                 };
@@ -159,8 +161,12 @@ impl Eyes {
             Ok(database) => database,
             Err(error) => return Seen::Unknown(unreachable(&error)),
         };
+        let cluster = match self.access.cluster().await {
+            Ok(cluster) => cluster,
+            Err(error) => return Seen::Unknown(unreachable(&error)),
+        };
         match tokio::time::timeout(DATABASE_TIMEOUT, mysql::inspect(&database)).await {
-            Ok(Ok(inventory)) => Seen::Known(seen(&inventory, &namespace, &release.name_any())),
+            Ok(Ok(inventory)) => Seen::Known(seen(&inventory, cluster, &namespace, &release.name_any())),
             Ok(Err(error)) => Seen::Unknown(Unseen {
                 reason: "DatabaseUnavailable",
                 message: error.to_string(),
@@ -268,7 +274,7 @@ fn unreachable(error: &access::Error) -> Unseen {
 }
 
 /// The engine's inventory in the words of judgement.
-fn seen(inventory: &mysql::Inventory, namespace: &str, name: &str) -> DatabaseSeen {
+fn seen(inventory: &mysql::Inventory, cluster: &str, namespace: &str, name: &str) -> DatabaseSeen {
     DatabaseSeen {
         applied: inventory
             .migrations
@@ -297,7 +303,10 @@ fn seen(inventory: &mysql::Inventory, namespace: &str, name: &str) -> DatabaseSe
             .owner
             .as_ref()
             // One that was deleted and made again under its name goes on where the first one stopped.
-            .filter(|owner| (owner.namespace.as_str(), owner.name.as_str()) != (namespace, name))
-            .map(|owner| format!("{}/{}", owner.namespace, owner.name)),
+            .filter(|owner| (owner.cluster.as_str(), owner.namespace.as_str(), owner.name.as_str()) != (cluster, namespace, name))
+            .map(|owner| {
+                let elsewhere = if owner.cluster == cluster { "" } else { " of another cluster" };
+                format!("{}/{}{elsewhere}", owner.namespace, owner.name)
+            }),
     }
 }

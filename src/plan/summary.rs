@@ -165,7 +165,7 @@ impl Verdict {
             Ready::Stalled,
             "TargetShared",
             "Stalled",
-            format!("{}: one Release only may deploy to a container; remove it from one of them", rivals.join("; ")),
+            format!("{}: one Release only may deploy to a Deployment; remove it from one of them", rivals.join("; ")),
         )
     }
 

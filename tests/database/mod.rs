@@ -136,7 +136,7 @@ impl Drop for Bed {
 
 /// The Release in whose name the tests write.
 pub fn owner() -> Owner {
-    Owner { uid: "uid-1".into(), namespace: "shop".into(), name: "till".into() }
+    Owner { uid: "uid-1".into(), cluster: "here".into(), namespace: "shop".into(), name: "till".into(), operation: 1 }
 }
 
 pub fn ca() -> Vec<u8> {

@@ -7,7 +7,7 @@ use object_store::path::Path;
 use super::{Bed, owner, run};
 
 fn other() -> Owner {
-    Owner { uid: "uid-2".into(), namespace: "shop".into(), name: "copy".into() }
+    Owner { uid: "uid-2".into(), cluster: "here".into(), namespace: "shop".into(), name: "copy".into(), operation: 1 }
 }
 
 fn migration(version: u64) -> Migration {
@@ -50,6 +50,32 @@ async fn the_first_migration_records_its_release_and_no_other_may_write() {
 }
 
 #[tokio::test]
+async fn an_operation_that_a_newer_one_has_overtaken_changes_nothing_any_more() {
+    let bed = Bed::new("").await;
+    let database = bed.database();
+    let by = |operation| Owner { operation, ..owner() };
+    apply(&database, &migration(1), 1, &by(4)).await.expect("it applies");
+    bed.capture("p1").await;
+    load(&database, &bed.store, &Path::from("p1"), &bed.beside("shadow")).await.expect("the backup loads");
+    apply(&database, &migration(2), 1, &by(4)).await.expect("the same operation goes on");
+    // Another process went on and took it back; the first wakes.
+    revert(&database, 2, "DROP TABLE t2", &by(5)).await.expect("it reverts");
+    for error in [
+        apply(&database, &migration(2), 1, &by(4)).await.err(),
+        revert(&database, 1, "DROP TABLE t1", &by(4)).await.err(),
+        swap(&database, &Swap { owner: by(4), ..bed.swap("p1") }).await.err(),
+    ] {
+        let error = error.expect("an older operation is refused");
+        assert_eq!((error.label(), error.class()), ("outdated", Class::Permanent));
+        assert!(error.to_string().contains("operation 5 of the same Release has written"), "{error}");
+    }
+    assert_eq!(inspect(&database).await.expect("the database can be read").migrations.len(), 1);
+    // A cut-over brings back the tables of its point, but not the operation that had written then.
+    swap(&database, &Swap { owner: by(6), ..bed.swap("p1") }).await.expect("it swaps");
+    assert!(matches!(apply(&database, &migration(2), 1, &by(5)).await, Err(Error::Outdated { newest: 6, .. })));
+}
+
+#[tokio::test]
 async fn ownership_is_given_up_only_by_its_owner_and_taken_by_whoever_decides() {
     let bed = Bed::new("").await;
     let database = bed.database();
@@ -60,7 +86,7 @@ async fn ownership_is_given_up_only_by_its_owner_and_taken_by_whoever_decides() 
     take_ownership(&database, &other()).await.expect("the caller has decided");
     assert_eq!(recorded(&bed).await, Some(other()));
     let result = apply(&database, &migration(2), 1, &owner()).await;
-    assert!(matches!(&result, Err(Error::Owned { owner, .. }) if *owner == other()), "{result:?}");
+    assert!(matches!(&result, Err(Error::Owned { owner, .. }) if **owner == other()), "{result:?}");
     release_ownership(&database, "uid-2").await.expect("it is that one's");
     release_ownership(&database, "uid-2").await.expect("it is forgotten already");
     assert_eq!(recorded(&bed).await, None);
