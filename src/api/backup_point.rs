@@ -70,6 +70,9 @@ pub struct BackupPointStatus {
     /// Highest migration applied; absent when none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<u64>,
+    /// All migrations applied, ascending: a release runs on exactly its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<Vec<u64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -55,6 +55,7 @@ fn facts(manifest: &Manifest, location: String, revision: Option<String>) -> Bac
         position: manifest.position.as_ref().map(|position| format!("{}:{}", position.file, position.offset)),
         gtid: manifest.position.as_ref().and_then(|position| position.gtid.clone()),
         schema_version: manifest.schema_version,
+        migrations: manifest.migrations.clone(),
         tables: Some(manifest.tables.len() as u64),
         rows: Some(manifest.rows()),
         bytes: Some(manifest.bytes()),

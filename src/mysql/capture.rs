@@ -93,6 +93,9 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
     let mut upload = Upload::begin(store, prefix.clone().join(name.as_str()))?;
     upload.write(script.as_bytes()).await?;
     let written = upload.finish().await?;
+    let mut migrations: Vec<u64> =
+        inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).collect();
+    migrations.sort_unstable();
     Ok(Manifest {
         format: Manifest::FORMAT,
         digest: String::new(),
@@ -105,7 +108,8 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
         server_version: inventory.server_version,
         taken_at,
         position,
-        schema_version: inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).max(),
+        schema_version: migrations.last().copied(),
+        migrations: Some(migrations),
         schema: File { name, bytes: written.size, sha256: written.sha256 },
         tables,
     })

@@ -42,6 +42,9 @@ pub struct Manifest {
     pub position: Option<Position>,
     /// The highest applied migration.
     pub schema_version: Option<u64>,
+    /// All of them, ascending; `None` in backups from before this was recorded.
+    #[serde(default)]
+    pub migrations: Option<Vec<u64>>,
     /// The file with all definitions.
     pub schema: File,
     /// By name.

@@ -182,7 +182,7 @@ pub struct PointSeen {
     /// The database that it was taken of; `None`: not recorded.
     pub database: Option<String>,
     pub verified: bool,
-    /// Highest migration in it.
-    pub schema_version: Option<u64>,
+    /// The migrations in it, ascending; `None`: not recorded.
+    pub migrations: Option<Vec<u64>>,
     pub taken_at: Option<Timestamp>,
 }

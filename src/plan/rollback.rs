@@ -376,7 +376,7 @@ fn carried(database: &DatabaseSeen) -> Result<(), String> {
 
 /// The point is whole, and holds the schema that `target` runs on.
 fn fitting(world: &World, name: &str, target: &HistoryEntry, content: &Content) -> Result<(), String> {
-    let PointSeen { verified, schema_version, database, .. } =
+    let PointSeen { verified, migrations, database, .. } =
         world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
     if !verified {
         return Err(format!("BackupPoint {name} is not verified"));
@@ -385,14 +385,20 @@ fn fitting(world: &World, name: &str, target: &HistoryEntry, content: &Content) 
     if database.is_some() && *database != here {
         return Err(format!("BackupPoint {name} was taken of database {}", database.as_deref().unwrap_or_default()));
     }
-    let needed = content.migrations.last().map(|migration| migration.version);
-    if *schema_version != needed {
-        let shown = |version: Option<u64>| version.map_or_else(|| "none".to_owned(), |version| format!("{version:04}"));
+    let Some(migrations) = migrations else {
+        return Err(format!("BackupPoint {name} does not say which migrations it holds: it was taken by an older Backout"));
+    };
+    let needed: Vec<u64> = content.migrations.iter().map(|migration| migration.version).collect();
+    if *migrations != needed {
+        let without = |all: &[u64], others: &[u64]| {
+            let left: Vec<String> = all.iter().filter(|one| !others.contains(one)).map(|one| format!("{one:04}")).collect();
+            if left.is_empty() { "none".to_owned() } else { left.join(", ") }
+        };
         return Err(format!(
-            "BackupPoint {name} holds schema version {}, but release {} needs {}",
-            shown(*schema_version),
+            "BackupPoint {name} holds another schema than release {} runs on: it lacks migrations {} and has {} too many",
             target.release,
-            shown(needed)
+            without(&needed, migrations),
+            without(migrations, &needed)
         ));
     }
     Ok(())

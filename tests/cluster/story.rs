@@ -95,7 +95,7 @@ impl Story {
         let point = self.place.api::<BackupPoint>().get(&point).await.expect("the BackupPoint is there").status.expect("it has a status");
         assert!(point.verified);
         assert!(point.rows.is_some_and(|rows| rows >= ROWS));
-        assert_eq!(point.schema_version, Some(1));
+        assert_eq!((point.schema_version, point.migrations.as_deref()), (Some(1), Some([1].as_slice())));
         assert_eq!(self.indexes().await, 5);
         assert_eq!(self.health().await, ("1.1.0".to_owned(), 600));
         self.finish("1.1.0 deployed", took, act, 0);

@@ -19,7 +19,7 @@ use super::{
 fn pinned(point: &str) -> Given {
     let pin = RollbackTo { release: None, version: None, backup_point: Some(point.to_owned()) };
     Given::two_releases().spec(|spec| spec.rollback_to = Some(pin)).with(|world| {
-        world.points.values_mut().for_each(|point| point.schema_version = Some(2));
+        world.points.values_mut().for_each(|point| point.migrations = Some(vec![1, 2]));
     })
 }
 
@@ -61,7 +61,7 @@ fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_r
         ("no such point", pinned("shop-9-predeploy")),
         (
             "a point with another schema",
-            pinned("shop-2-predeploy").with(|world| world.points.values_mut().for_each(|it| it.schema_version = Some(1))),
+            pinned("shop-2-predeploy").with(|world| world.points.values_mut().for_each(|it| it.migrations = Some(vec![1]))),
         ),
         ("nothing is deployed", pinned("shop-2-predeploy").with(|world| world.status.release = None)),
         ("by version", of_version("1.0.0")),

@@ -106,7 +106,15 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
         ("the point is not verified", restore_only().with(|world| world.points.values_mut().for_each(|point| point.verified = false))),
         (
             "the point has another schema version",
-            restore_only().with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(7))),
+            restore_only().with(|world| world.points.values_mut().for_each(|point| point.migrations = Some(vec![1, 7]))),
+        ),
+        (
+            "the point lacks a migration from before the newest",
+            restore_only().with(|world| world.points.values_mut().for_each(|point| point.migrations = Some(Vec::new()))),
+        ),
+        (
+            "the point does not say what it holds",
+            restore_only().with(|world| world.points.values_mut().for_each(|point| point.migrations = None)),
         ),
         ("no release since has a point", restore_only().entry(2, |entry| entry.backup_point = None)),
         ("the point of a release that was undone before is too old", {
@@ -115,7 +123,7 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
                 .entry(2, |entry| entry.state = ReleaseState::Undone)
                 .entry(2, |entry| entry.undone_at = Some(entry.started_at))
                 .release(3, content(2, &[1, 2]), ReleaseState::KnownGood)
-                .with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(1)))
+                .with(|world| world.points.values_mut().for_each(|point| point.migrations = Some(vec![1])))
                 .deployed(3)
                 .database(|database| database.applied.iter_mut().for_each(|applied| applied.release = 3))
                 .no_down(2)
@@ -124,7 +132,7 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
         ("so is that of one that a rollback took back before it failed on something else: the database says who brought what", {
             Given::two_releases()
                 .release(3, content(2, &[1, 2]), ReleaseState::KnownGood)
-                .with(|world| world.points.values_mut().for_each(|point| point.schema_version = Some(1)))
+                .with(|world| world.points.values_mut().for_each(|point| point.migrations = Some(vec![1])))
                 .deployed(3)
                 .database(|database| database.applied.iter_mut().for_each(|applied| applied.release = 3))
                 .no_down(2)
@@ -153,6 +161,10 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
     the point is not verified
       Stalled NoWayBack
     the point has another schema version
+      Stalled NoWayBack
+    the point lacks a migration from before the newest
+      Stalled NoWayBack
+    the point does not say what it holds
       Stalled NoWayBack
     no release since has a point
       Stalled NoWayBack

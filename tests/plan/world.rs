@@ -133,7 +133,7 @@ impl Given {
                 before: number,
                 database: None,
                 verified: true,
-                schema_version: before.last().copied(),
+                migrations: Some(before.clone()),
                 taken_at: Some(at(number as i64)),
             },
         );

@@ -194,8 +194,8 @@ impl Model {
                 .points
                 .iter()
                 .map(|(name, point)| {
-                    let schema_version = point.content.applied.last().map(|applied| applied.version);
-                    (name.clone(), PointSeen { before: point.before, database: None, verified: true, schema_version, taken_at: None })
+                    let migrations = Some(point.content.applied.iter().map(|applied| applied.version).collect());
+                    (name.clone(), PointSeen { before: point.before, database: None, verified: true, migrations, taken_at: None })
                 })
                 .collect(),
         }
