@@ -93,8 +93,7 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
     let mut upload = Upload::begin(store, prefix.clone().join(name.as_str()))?;
     upload.write(script.as_bytes()).await?;
     let written = upload.finish().await?;
-    let mut migrations: Vec<u64> =
-        inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).collect();
+    let mut migrations: Vec<u64> = inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).collect();
     migrations.sort_unstable();
     Ok(Manifest {
         format: Manifest::FORMAT,

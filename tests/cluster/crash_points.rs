@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 async fn an_operator_killed_after_every_status_write_converges() {
     let _away = operator::keep_away().await;
     let place = Place::alone("crashing").await;
-    let operator = Crashing::start(place.client.clone()).await;
+    let operator = Crashing::start(&place).await;
     let mut spec = place.spec();
     // The operator runs on the node, where the cluster's names are not known.
     spec["database"]["mysql"]["host"] = json!(variable("BED_MYSQL_HOST"));

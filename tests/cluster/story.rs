@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_story_of_a_release_that_is_taken_back() {
-    let place = Place::new("liqui").await;
+    let mut place = Place::new("liqui").await;
+    place.stay();
     let mut story = Story { place, lines: Vec::new() };
 
     let clients = story.first_release().await;

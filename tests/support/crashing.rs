@@ -2,7 +2,8 @@
 //!
 //! It runs as a process of the test and reaches the API server through a proxy, which sees each of its writes. At a [`Trap`]
 //! the write is kept from the API server, or let happen and its answer kept from the operator: the worst moments, since the
-//! operator can't know which. Nothing of the product knows about this, and no trap depends on time.
+//! operator can't know which. Nothing of the product knows about this, and no trap depends on time. Only what it writes in the
+//! test's own namespace counts: it works on the Releases of all others too.
 
 use std::{
     net::SocketAddr,
@@ -32,7 +33,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::bed::eventually;
+use super::{bed::eventually, place::Place};
 
 /// A request to the API server is never larger.
 const LARGEST_REQUEST: usize = 8 * 1024 * 1024;
@@ -114,6 +115,8 @@ struct Armed {
 
 struct Shared {
     client: Client,
+    /// As it stands in the path of a request.
+    namespace: String,
     kubeconfig: PathBuf,
     data: PathBuf,
     arguments: Vec<String>,
@@ -124,19 +127,20 @@ struct Shared {
 }
 
 impl Crashing {
-    pub async fn start(client: Client) -> Self {
-        Self::start_with(client, &["--leader-elect", "false"]).await
+    pub async fn start(place: &Place) -> Self {
+        Self::start_with(place, &["--leader-elect", "false"]).await
     }
 
     /// With more arguments for `backout run`.
-    pub async fn start_with(client: Client, arguments: &[&str]) -> Self {
+    pub async fn start_with(place: &Place, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self::kubeconfig(address)).expect("files can be written");
         let shared = Arc::new(Shared {
-            client,
+            client: place.client.clone(),
+            namespace: format!("/namespaces/{}/", place.namespace),
             kubeconfig,
             data: folder.path().join("data"),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -163,7 +167,7 @@ impl Crashing {
         self.shared.data.join("backups")
     }
 
-    /// From now on every status write is followed by a crash.
+    /// From now on every write of a Release's status is followed by a crash.
     pub fn arm(&self) {
         self.shared.armed.store(true, Ordering::SeqCst);
     }
@@ -274,8 +278,15 @@ impl Shared {
         *self.child.lock().await = Some(child);
     }
 
+    fn concerns(&self, request: &Parts) -> bool {
+        request.uri.path().contains(&self.namespace)
+    }
+
     /// The trap that this request springs, if any.
     fn sprung(&self, request: &Parts, body: &[u8], when: When) -> Option<Armed> {
+        if !self.concerns(request) {
+            return None;
+        }
         let mut traps = self.traps();
         traps.retain(|armed| !armed.tell.is_closed());
         if traps.is_empty() {
@@ -349,7 +360,7 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     if answer.status().is_success() {
         if let Some(armed) = shared.sprung(&seen, &body, When::After) {
             shared.spring(armed).await;
-        } else if writes_status(&seen) && shared.armed.load(Ordering::SeqCst) {
+        } else if shared.concerns(&seen) && writes_status(&seen) && shared.armed.load(Ordering::SeqCst) {
             shared.crashes.fetch_add(1, Ordering::SeqCst);
             let again = Arc::clone(&shared);
             tokio::spawn(async move { again.restart().await });

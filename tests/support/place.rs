@@ -27,7 +27,7 @@ use tokio::{sync::RwLockReadGuard, time::timeout};
 
 use super::{
     bed::{client, column, execute, variable},
-    operator::{self, kubectl},
+    operator::{self, attempt, kubectl},
     repository::Repository,
 };
 
@@ -38,9 +38,11 @@ const PASSWORD: &str = "only-for-this-bed";
 /// Names of the places of this process.
 static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
+/// Cleared away when it is dropped: what polls its git server every second would slow the tests that come after it.
 pub struct Place {
     /// Held while the place is in use: the installed operator works for it. `None`: the test runs an operator of its own.
-    _installed: Option<RwLockReadGuard<'static, ()>>,
+    installed: Option<RwLockReadGuard<'static, ()>>,
+    stays: bool,
     pub client: Client,
     pub namespace: String,
     pub database: String,
@@ -87,7 +89,7 @@ impl Place {
             database.replace('_', "\\_")
         ))
         .await;
-        let place = Self { _installed: installed, client, namespace, database, repository: Repository::new(name) };
+        let place = Self { installed, stays: false, client, namespace, database, repository: Repository::new(name) };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}});
         let namespaces: Api<Namespace> = Api::all(place.client.clone());
         namespaces.patch(&place.namespace, &PatchParams::apply("test"), &Patch::Apply(&object)).await.expect("a namespace can be made");
@@ -107,6 +109,11 @@ impl Place {
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liqui/deploy");
         kubectl(&["-n", &place.namespace, "apply", "-f", &deploy.display().to_string()]);
         place
+    }
+
+    /// It is still there when the test is over, for people to look at.
+    pub fn stay(&mut self) {
+        self.stays = true;
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -260,6 +267,27 @@ impl Place {
                     self.repository.copy(&path, &format!("liqui-api/migrations/{file}"));
                 }
             }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
+        let here = |arguments: &[&str]| attempt(&[&["-n", &self.namespace], arguments].concat());
+        let cleared = if std::thread::panicking() {
+            // What went wrong can be looked at, but works on nothing any more.
+            let suspend = |release: &str| here(&["patch", release, "--type", "merge", "-p", r#"{"spec":{"suspend":true}}"#]);
+            here(&["get", "releases", "-o", "name"]).and_then(|names| names.lines().map(suspend).collect())
+        } else {
+            // The installed operator frees what the Release holds; of a test with one of its own it does so when it is back.
+            let freed = if self.installed.is_some() { here(&["delete", "releases", "--all", "--timeout=30s"]) } else { Ok(String::new()) };
+            freed.and_then(|_| attempt(&["delete", "namespace", &self.namespace, "--wait=false"]))
+        };
+        if let Err(error) = cleared {
+            eprintln!("{} is not cleared away: {error}", self.namespace);
         }
     }
 }

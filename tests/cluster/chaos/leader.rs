@@ -46,5 +46,5 @@ async fn start(scene: &Scene, name: &str) -> Crashing {
     let backups = scene.operator.backups().display().to_string();
     let mut arguments = vec!["--pod-name", name, "--pod-namespace", &scene.place.namespace, "--backups", &backups];
     arguments.extend(LEASE);
-    Crashing::start_with(scene.place.client.clone(), &arguments).await
+    Crashing::start_with(&scene.place, &arguments).await
 }

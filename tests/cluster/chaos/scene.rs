@@ -87,7 +87,7 @@ impl Scene {
     /// The first release runs, and clients are at work.
     pub async fn new(name: &str) -> Self {
         let place = Place::alone(name).await;
-        let operator = Crashing::start(place.client.clone()).await;
+        let operator = Crashing::start(&place).await;
         write(&place, Content::Base);
         place.repository.push("liqui 1.0.0");
         place.create(spec(&place, &operator).await).await.expect("the Release is accepted");
