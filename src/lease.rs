@@ -246,14 +246,44 @@ impl Identity {
     }
 }
 
+/// The Lease as it was seen last.
+#[derive(Clone, Debug, PartialEq)]
+struct Sighting {
+    lease: Lease,
+    /// Since when its claim has been the same, on the clock of [`since_boot`].
+    since: Duration,
+    presence: Presence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    There,
+    /// Somebody deleted it. Its holder does not know and goes on for as long as it was promised.
+    Gone,
+}
+
+impl Sighting {
+    /// What a look at `now` adds to what was seen `before`.
+    fn after(before: Option<Self>, found: Option<&Lease>, now: Duration) -> Option<Self> {
+        match (before, found) {
+            (None, None) => None,
+            (Some(before), None) if before.presence == Presence::Gone => Some(before),
+            (Some(before), None) => Some(Self { since: now, presence: Presence::Gone, ..before }),
+            (before, Some(lease)) => {
+                let same = before.filter(|before| before.presence == Presence::There && Claim::of(&before.lease) == Claim::of(lease));
+                Some(Self { lease: lease.clone(), since: same.map_or(now, |before| before.since), presence: Presence::There })
+            }
+        }
+    }
+}
+
 /// Claims the Lease, keeps it, and gives it back.
 pub struct Election {
     leases: Api<Lease>,
     me: Identity,
     terms: Terms,
     leadership: Leadership,
-    /// The Lease as it was seen last, and since when its claim has been the same.
-    seen: Option<(Lease, Duration)>,
+    seen: Option<Sighting>,
     /// Whether a write may have come after that: one whose answer did not arrive, or that was refused.
     doubtful: bool,
     role: Role,
@@ -318,14 +348,14 @@ impl Election {
         }
         // A leader knows what it wrote last: it needs no look.
         let known = match (&self.seen, self.role) {
-            (Some((lease, _)), Role::Leader) if !self.doubtful => Some(lease.clone()),
+            (Some(seen), Role::Leader) if !self.doubtful => Some(seen.lease.clone()),
             (Some(_) | None, _) => self.look().await?,
         };
         let unchanged = match &self.seen {
-            Some((_, since)) => since_boot().saturating_sub(*since),
+            Some(seen) => since_boot().saturating_sub(seen.since),
             None => Duration::ZERO,
         };
-        let claim = known.as_ref().map(Claim::of);
+        let claim = self.seen.as_ref().map(|seen| Claim::of(&seen.lease));
         let turn = judge(self.role, &self.me, claim.as_ref(), unchanged, &self.terms);
         match &turn {
             Turn::Create => self.claim(None).await?,
@@ -337,13 +367,7 @@ impl Election {
 
     async fn look(&mut self) -> Result<Option<Lease>, cluster::Error> {
         let found = within(format!("reading Lease {NAME}"), self.leases.get_opt(NAME)).await?;
-        self.seen = found.clone().map(|lease| {
-            let since = match &self.seen {
-                Some((before, since)) if Claim::of(before) == Claim::of(&lease) => *since,
-                Some(_) | None => since_boot(),
-            };
-            (lease, since)
-        });
+        self.seen = Sighting::after(self.seen.take(), found.as_ref(), since_boot());
         self.doubtful = false;
         Ok(found)
     }
@@ -360,7 +384,7 @@ impl Election {
         } else {
             within(doing, self.leases.create(&params, &wish)).await?
         };
-        self.seen = Some((lease, begun));
+        self.seen = Some(Sighting { lease, since: begun, presence: Presence::There });
         self.doubtful = false;
         self.leadership.extend(begun.saturating_add(self.terms.renew_deadline));
         if self.role == Role::Standby {
@@ -381,7 +405,7 @@ impl Election {
             if self.doubtful {
                 self.look().await?;
             }
-            let Some((mut lease, _)) = self.seen.take() else { return Ok(()) };
+            let Some(Sighting { mut lease, presence: Presence::There, .. }) = self.seen.take() else { return Ok(()) };
             let claim = Claim::of(&lease);
             if claim.holder.as_deref() != Some(self.me.full.as_str()) {
                 return Ok(());
@@ -469,6 +493,24 @@ mod tests {
             ("another took it and is away", Role::Leader, other(now), 99, lost),
         ] {
             assert_eq!(judge(role, &me, claim.as_ref(), Duration::from_secs(unchanged), &terms()), turn, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_somebody_deletes_counts_for_as_long_as_its_holder_was_promised() {
+        let lease = |holder: &str| wish(None, &Identity::new(None, holder), &terms(), Timestamp::UNIX_EPOCH);
+        let at = Duration::from_secs;
+        let seen = |holder: &str, since, presence| Some(Sighting { lease: lease(holder), since: at(since), presence });
+        for (row, before, found, expected) in [
+            ("there never was one", None, None, None),
+            ("a new one", None, Some("a"), seen("a", 9, Presence::There)),
+            ("the same", seen("a", 5, Presence::There), Some("a"), seen("a", 5, Presence::There)),
+            ("another", seen("a", 5, Presence::There), Some("b"), seen("b", 9, Presence::There)),
+            ("deleted", seen("a", 5, Presence::There), None, seen("a", 9, Presence::Gone)),
+            ("still deleted", seen("a", 5, Presence::Gone), None, seen("a", 5, Presence::Gone)),
+            ("made again", seen("a", 5, Presence::Gone), Some("a"), seen("a", 9, Presence::There)),
+        ] {
+            assert_eq!(Sighting::after(before, found.map(lease).as_ref(), at(9)), expected, "{row}");
         }
     }
 
