@@ -21,7 +21,7 @@ use crate::{
     cluster::{self, within},
     error::Class,
     plan::{
-        Verdict, heeds_source,
+        Verdict, farewell, heeds_source,
         input::Life,
         journal::{self, Outcome},
         summary,
@@ -159,16 +159,9 @@ impl Pen {
     /// Lets a deleted Release go, and says what stays.
     pub async fn farewell(&self, release: &Release) -> Result<(), Error> {
         let status = status(release);
-        let kept: Vec<&str> = status.asides.iter().map(|aside| aside.schema.as_str()).collect();
-        let mut note = "nothing is held any more; live tables and the files of backup points stay".to_owned();
-        if !kept.is_empty() {
-            note.push_str(&format!("; so do the schemas {}", kept.join(", ")));
-        }
-        if !status.shadows.is_empty() {
-            note.push_str(&format!("; these schemas could not be dropped and can be by hand: {}", status.shadows.join(", ")));
-        }
+        let type_ = if journal::open_fence(&status).is_some() { EventType::Warning } else { EventType::Normal };
         self.metrics.forget(&release.namespace().unwrap_or_default(), &release.name_any());
-        self.tell(release, Told::new(EventType::Normal, "Released".to_owned(), note)).await;
+        self.tell(release, Told::new(type_, "Released".to_owned(), farewell(&status))).await;
         let finalizers = release.finalizers().iter().filter(|name| *name != names::FINALIZER).cloned().collect();
         self.finalizers(release, finalizers).await
     }
