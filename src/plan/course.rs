@@ -12,7 +12,7 @@ use super::{
     input::{Life, Seen, World},
     journal::{self, has_changed_things},
     report,
-    target::{Pin, asked, pin},
+    target::{self, Pin, asked, pin},
 };
 use crate::api::{
     operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
@@ -56,7 +56,13 @@ fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Dec
     let arrived = done(StepName::changes_database) && done(|name| name == StepName::Deploy);
     let fits = match &world.database {
         _ if arrived => true,
+        // What comes next is planned for the database that is named now.
+        _ if operation.database != report::place(&world.spec) => false,
         None => return Decision::LookAtDatabase,
+        // Closed now, it would rest for good although the application could run once the database is back.
+        Some(Seen::Unknown(unseen)) if target::reset(world).is_none() => {
+            return target::rest(world, Verdict::fenced_and_unseen(operation, unseen));
+        }
         Some(Seen::Unknown(_)) => false,
         Some(Seen::Known(database)) => world.current().is_some_and(|current| drift::database_fits(world, database, current)),
     };

@@ -111,6 +111,18 @@ impl Verdict {
         Self::new(ready, unseen.reason, if ready == Ready::Stalled { "Stalled" } else { "Waiting" }, unseen.message.clone())
     }
 
+    /// An operation failed behind its fence, and whether that may be taken down can't be told.
+    pub fn fenced_and_unseen(operation: &Operation, unseen: &Unseen) -> Self {
+        let Unseen { reason, message, outlook } = unseen;
+        let message = format!(
+            "{} release {} ({}) stopped, and the workloads stay scaled to zero until the database can be looked at: {message}",
+            doing(operation.kind),
+            operation.to,
+            operation.version
+        );
+        Self::unseen(&Unseen { reason, message, outlook: *outlook })
+    }
+
     pub fn nothing_to_go_back_to(operation: &Operation, failure: &str) -> Self {
         Self::new(
             Ready::Stalled,

@@ -232,16 +232,29 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             if let Some(retry) = another_way(world, operation) {
                 return Some(retry);
             }
-            unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation))))
+            unchanged.then(|| stopped(world, operation))
         }
         // Planned again, and this time a person is asked.
         Kind::Undo if is_outdated(operation) => world.status.asides.first().map(|aside| undo::plan(world, aside)),
         Kind::Restore if is_outdated(operation) => None,
-        Kind::Restore | Kind::Undo => unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation)))),
+        Kind::Restore | Kind::Undo => unchanged.then(|| stopped(world, operation)),
         // Nothing depends on it.
         Kind::Cleanup | Kind::Leave => None,
         Kind::Repair => unchanged.then(|| rest(world, Verdict::repair_failed(operation, &failure(operation)))),
     }
+}
+
+/// Going back failed and is not tried again by itself. A fence that it left is taken down where that has become safe since: the
+/// operation itself could not, and what it tried once is not tried for ever.
+fn stopped(world: &World, operation: &Operation) -> Decision {
+    let untried = operation.steps.iter().any(|step| step.name == StepName::Unfence && step.state == StepState::Pending);
+    let fenced = world.current().filter(|_| untried && journal::open_fence(&world.status).is_some());
+    match fenced.map(|current| behind_a_fence(world, current)) {
+        Some(Decision::Rest { verdict, .. }) if verdict.is_stalled() => {}
+        Some(decision) => return decision,
+        None => {}
+    }
+    rest(world, Verdict::rollback_failed(operation, &failure(operation)))
 }
 
 /// The rollback that answers the failure of release `failed`.

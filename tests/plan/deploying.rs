@@ -144,7 +144,18 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
         given.running(failed).closed(OperationState::Failed).spec(|spec| spec.rollback.database = vec![Method::RevertSchema])
     };
     let rows = vec![
-        ("nothing new is asked for", fenced()),
+        ("nothing new is asked for", fenced().half_way(2)),
+        ("nothing new is asked for, but the database fits what is deployed again", fenced()),
+        (
+            "nothing new is asked for, and the database can't be seen",
+            fenced().with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
+        ),
+        ("the database was not looked at", fenced().with(|world| world.database = None)),
+        ("taking the fence down failed already", {
+            let given = Given::two_releases().asks(content(1, &[1])).workload(|workload| workload.replicas = 0);
+            let failed = operation(&given.0, Kind::Rollback, 1, &steps).failed_at(StepName::Unfence);
+            given.running(failed).closed(OperationState::Failed)
+        }),
         ("a release that goes forward", fenced().asks(content(3, &[1, 2]))),
         ("what is deployed is asked for again", fenced().asks(content(2, &[1, 2]))),
         ("what is asked for can't be begun: what is deployed comes back", fenced().asks(content(3, &[1]))),
@@ -157,6 +168,14 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
     ];
     assert_snapshot!(table(rows), @r"
     nothing new is asked for
+      Stalled RollbackFailed
+    nothing new is asked for, but the database fits what is deployed again
+      Repair 2 → 2: Deploy 2, Unfence shop=3, Verify 1m
+    nothing new is asked for, and the database can't be seen
+      Waiting DatabaseUnavailable
+    the database was not looked at
+      LookAtDatabase
+    taking the fence down failed already
       Stalled RollbackFailed
     a release that goes forward
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Unfence shop=3, Verify 1m

@@ -268,7 +268,7 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
             "down scripts failed, and the database can't be seen",
             failed_rollback(StepName::RevertSchema).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
         ),
-        ("the restore failed", failed_rollback(StepName::Restore)),
+        ("the restore failed", failed_rollback(StepName::Restore).half_way(3)),
         ("its checks failed: a rollback is not rolled back", failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2])),
         (
             "its checks failed, and somebody changed the spec",

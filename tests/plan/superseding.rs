@@ -1,14 +1,18 @@
 //! The operation that runs: its next step, and what makes it give way.
 
-use backout::api::{
-    operation::{Kind, StepName, StepState},
-    status::ReleaseState,
+use backout::{
+    api::{
+        ReleaseSpec,
+        operation::{Kind, StepName, StepState},
+        status::ReleaseState,
+    },
+    plan::input::Seen,
 };
 use insta::assert_snapshot;
 
 use super::{
     table,
-    world::{Given, Progress, at, content, operation},
+    world::{Given, Progress, at, content, operation, unseen},
 };
 
 const DEPLOY: [StepName; 7] =
@@ -56,6 +60,41 @@ fn a_rollback_gives_way_only_at_preflight() {
     RevertSchema: Run 2 / Run 2
     Deploy: Run 3 / Run 3
     Unfence: Run 4 / Run 4
+    ");
+}
+
+#[test]
+fn what_failed_behind_a_fence_takes_it_down_once_the_database_says_that_it_may() {
+    let failed = |step| going_back(step, StepState::Failed);
+    let away = |given: Given| given.with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))));
+    let elsewhere = |spec: &mut ReleaseSpec| "db2".clone_into(&mut spec.database.as_mut().expect("the fixture has one").mysql.host);
+    let rows = vec![
+        ("the scripts failed and nothing changed", failed(StepName::RevertSchema)),
+        ("the scripts failed half way", failed(StepName::RevertSchema).half_way(2)),
+        ("the database was not looked at", failed(StepName::RevertSchema).with(|world| world.database = None)),
+        ("the database is away: it is looked at again", away(failed(StepName::RevertSchema))),
+        (
+            "it is away, and a person asks for a reset",
+            away(failed(StepName::RevertSchema)).with(|world| world.reset_at = Some("now".to_owned())),
+        ),
+        ("it is away, and the spec names another", away(failed(StepName::RevertSchema)).spec(elsewhere)),
+        ("before the fence", away(failed(StepName::Preflight))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    the scripts failed and nothing changed
+      Run 4
+    the scripts failed half way
+      Close Failed
+    the database was not looked at
+      LookAtDatabase
+    the database is away: it is looked at again
+      Waiting DatabaseUnavailable
+    it is away, and a person asks for a reset
+      Close Failed
+    it is away, and the spec names another
+      Close Failed
+    before the fence
+      Close Failed
     ");
 }
 
