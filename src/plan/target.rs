@@ -214,8 +214,8 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             let target = world.known_good_before(operation.to);
             match (world.spec.rollback.automatic, target) {
                 (true, Some(target)) => match answer(world, target, operation.to, &operation.version, &failure(operation)) {
-                    // No way back, but perhaps one forward.
-                    Decision::Rest { verdict, .. } if verdict.is_stalled() && !unchanged => None,
+                    // No way back for now, but perhaps one forward.
+                    Decision::Rest { .. } if !unchanged => None,
                     decision => Some(decision),
                 },
                 (true, None) if unchanged => Some(rest(world, Verdict::nothing_to_go_back_to(operation, &failure(operation)))),
@@ -229,8 +229,10 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             }
         }
         Kind::Rollback => {
-            if let Some(retry) = another_way(world, operation) {
-                return Some(retry);
+            match another_way(world, operation) {
+                Some(Decision::Rest { .. }) if !unchanged => return None,
+                Some(retry) => return Some(retry),
+                None => {}
             }
             unchanged.then(|| stopped(world, operation))
         }

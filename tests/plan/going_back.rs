@@ -197,6 +197,15 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
             "there is no way back, and a fix is pushed",
             Given::failed_deploy(StepName::Verify).no_down(3).with(|world| world.points.clear()).asks(content(4, &[1, 2, 3])),
         ),
+        ("what it would go back to is not kept", Given::failed_deploy(StepName::Verify).with(|world| drop(world.kept.remove(&2)))),
+        (
+            "what it would go back to is not kept, and a fix is pushed",
+            Given::failed_deploy(StepName::Verify).with(|world| drop(world.kept.remove(&2))).asks(content(4, &[1, 2, 3])),
+        ),
+        (
+            "what it would go back to is not kept, and a person pins another",
+            Given::failed_deploy(StepName::Verify).with(|world| drop(world.kept.remove(&2))).pinned(1),
+        ),
         ("a fix is pushed before the way back was begun: back first", Given::failed_deploy(StepName::Verify).asks(content(4, &[1, 2, 3]))),
         (
             "the database can't be seen",
@@ -228,6 +237,12 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
       Stalled NoWayBack
     there is no way back, and a fix is pushed
       Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
+    what it would go back to is not kept
+      Waiting ReleaseNotKept
+    what it would go back to is not kept, and a fix is pushed
+      Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
+    what it would go back to is not kept, and a person pins another
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3 2 of 3, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a fix is pushed before the way back was begun: back first
       Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     the database can't be seen
@@ -268,6 +283,14 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
             "down scripts failed, and the database can't be seen",
             failed_rollback(StepName::RevertSchema).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
         ),
+        (
+            "down scripts failed, and what it leads to is not kept",
+            failed_rollback(StepName::RevertSchema).with(|world| drop(world.kept.remove(&2))),
+        ),
+        (
+            "down scripts failed, what it leads to is not kept, and a fix is pushed",
+            failed_rollback(StepName::RevertSchema).with(|world| drop(world.kept.remove(&2))).asks(content(4, &[1, 2, 3])),
+        ),
         ("the restore failed", failed_rollback(StepName::Restore).half_way(3)),
         ("its checks failed: a rollback is not rolled back", failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2])),
         (
@@ -294,6 +317,10 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
       Stalled RollbackFailed
     down scripts failed, and the database can't be seen
       Waiting DatabaseUnavailable
+    down scripts failed, and what it leads to is not kept
+      Waiting ReleaseNotKept
+    down scripts failed, what it leads to is not kept, and a fix is pushed
+      Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Unfence shop=3, Verify 1m
     the restore failed
       Stalled RollbackFailed
     its checks failed: a rollback is not rolled back
