@@ -21,7 +21,7 @@ use crate::{
     cluster::{self, within},
     error::Class,
     plan::{
-        Verdict, farewell, heeds_source,
+        Verdict, heeds_source,
         input::Life,
         journal::{self, Outcome},
         summary,
@@ -161,7 +161,7 @@ impl Pen {
         let status = status(release);
         let type_ = if journal::open_fence(&status).is_some() { EventType::Warning } else { EventType::Normal };
         self.metrics.forget(&release.namespace().unwrap_or_default(), &release.name_any());
-        self.tell(release, Told::new(type_, "Released".to_owned(), farewell(&status))).await;
+        self.tell(release, Told::new(type_, "Released".to_owned(), summary::farewell(&status))).await;
         let finalizers = release.finalizers().iter().filter(|name| *name != names::FINALIZER).cloned().collect();
         self.finalizers(release, finalizers).await
     }

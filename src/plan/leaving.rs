@@ -161,23 +161,3 @@ fn swapped_to(status: &ReleaseStatus) -> Option<u64> {
     let deploys = operation.steps.iter().any(|step| step.name == StepName::Deploy);
     (changed && deploys && operation.kind != Kind::Deploy).then_some(operation.to)
 }
-
-/// What is said when a deleted Release is let go: all that stays.
-pub fn farewell(status: &ReleaseStatus) -> String {
-    let kept: Vec<&str> = status.asides.iter().map(|aside| aside.schema.as_str()).collect();
-    let mut note = "nothing is held any more; live tables and the files of backup points stay".to_owned();
-    if let Some(workloads) = journal::open_fence(status) {
-        let scales: Vec<String> = workloads.iter().map(|scale| format!("{} to {}", scale.name, scale.replicas)).collect();
-        note = format!(
-            "the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale {}; live tables and the files of backup points stay",
-            scales.join(", ")
-        );
-    }
-    if !kept.is_empty() {
-        note.push_str(&format!("; so do the schemas {}", kept.join(", ")));
-    }
-    if !status.shadows.is_empty() {
-        note.push_str(&format!("; these schemas could not be dropped and can be by hand: {}", status.shadows.join(", ")));
-    }
-    note
-}

@@ -8,6 +8,7 @@
 //! ```
 
 mod approval;
+mod conditions;
 mod course;
 mod damping;
 mod deploy;
@@ -28,7 +29,6 @@ use std::time::Duration;
 use crate::api::operation::{Approval, Operation, OperationState};
 pub use course::heeds_source;
 use input::{Life, World};
-pub use leaving::farewell;
 pub use summary::Verdict;
 
 /// What to do next: at most one thing.

@@ -6,8 +6,8 @@ use backout::{
         status::ReleaseState,
     },
     plan::{
-        farewell,
         input::{Life, Seen},
+        summary::farewell,
     },
 };
 use insta::assert_snapshot;
