@@ -23,7 +23,7 @@ use crate::{
     plan::{
         Verdict, heeds_source,
         input::Life,
-        journal::{self, Outcome},
+        journal::{self, Look, Outcome},
         summary,
     },
     telemetry::Metrics,
@@ -324,12 +324,8 @@ fn with_look(release: &Release, mut status: ReleaseStatus, revision: Option<Stri
     if revision.is_some() {
         status.last_attempted_revision = revision;
     }
-    // Once the pin is gone, the same one may be set again and means it again.
-    let pinned = release.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_ref());
-    if pinned.is_none() || status.restored_point.as_ref() != pinned {
-        status.restored_point = None;
-    }
-    status
+    let pinned_point = release.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_deref());
+    journal::looked(status, Look { undo: release.annotations().get(names::UNDO).map(String::as_str), pinned_point })
 }
 
 fn is_marked_unreadable(release: &Release) -> bool {

@@ -393,6 +393,27 @@ pub fn refused(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     status
 }
 
+/// What a look at the object says, as far as it is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    pub undo: Option<&'a str>,
+    /// The backup point that `spec.rollbackTo` names.
+    pub pinned_point: Option<&'a str>,
+}
+
+/// The status with answers forgotten to what is not asked for any more: once a request is gone, the same one may be made again
+/// and means it again.
+pub fn looked(mut status: ReleaseStatus, look: Look<'_>) -> ReleaseStatus {
+    let Look { undo, pinned_point } = look;
+    if undo.is_none() {
+        status.last_handled_undo = None;
+    }
+    if pinned_point.is_none() || status.restored_point.as_deref() != pinned_point {
+        status.restored_point = None;
+    }
+    status
+}
+
 /// A rollback was undone: the releases that it took back shape what is live again, and that stays until something else is
 /// asked for.
 fn undone(status: &mut ReleaseStatus, operation: &Operation) {
@@ -421,6 +442,11 @@ pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     }
     if !answers_failure {
         status.quarantine.clear();
+    }
+    // An undo that did not come to its end may be asked for by the same token again.
+    let undo = status.operation.as_ref().filter(|operation| operation.kind == Kind::Undo);
+    if undo.is_some_and(|operation| operation.state == OperationState::Superseded) {
+        status.last_handled_undo = None;
     }
     status.automatic_rollbacks.clear();
     status.switches.clear();

@@ -7,7 +7,7 @@ use backout::{
         release::RollbackTo,
         status::{Aside, Hold, ReleaseState},
     },
-    plan::journal,
+    plan::{Decision, decide, journal},
 };
 use insta::assert_snapshot;
 
@@ -106,6 +106,50 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     a release that had failed is not verified again
       Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
     ");
+}
+
+#[test]
+fn an_undo_that_did_not_come_to_its_end_is_tried_again_by_its_token_once_a_person_says_so() {
+    let ended = |end| {
+        let given = undo("7");
+        let Decision::Begin(begun) = decide(&given.0) else { panic!("the undo can be begun") };
+        let given = given.with(|world| {
+            world.status = journal::opened(world.status.clone(), *begun);
+            let steps = world.status.operation.iter_mut().flat_map(|operation| &mut operation.steps);
+            steps.take(1).for_each(|step| {
+                step.state = if end == OperationState::Failed { StepState::Failed } else { StepState::Started };
+                step.started_at = Some(at(940));
+            });
+        });
+        given.closed(end)
+    };
+    let reset = |given: Given| given.with(|world| world.status = journal::reset(world.status.clone(), "now".to_owned()));
+    let set_again = |given: Given| {
+        given.with(|world| {
+            world.status = journal::looked(world.status.clone(), journal::Look { undo: None, pinned_point: None });
+        })
+    };
+    let rows = vec![
+        ("it failed: not by itself", ended(OperationState::Failed)),
+        ("it failed, and was reset", reset(ended(OperationState::Failed))),
+        ("it gave way: not by itself", ended(OperationState::Superseded)),
+        ("it gave way, and was reset", reset(ended(OperationState::Superseded))),
+        ("it gave way, and the annotation was removed and set again", set_again(ended(OperationState::Superseded))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    it failed: not by itself
+      Stalled RollbackFailed
+    it failed, and was reset
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    it gave way: not by itself
+      Ready ReconciliationSucceeded
+    it gave way, and was reset
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    it gave way, and the annotation was removed and set again
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    ");
+    let succeeded = reset(ended(OperationState::Succeeded));
+    assert_eq!(succeeded.0.status.last_handled_undo.as_deref(), Some("7"), "what was undone is not undone again");
 }
 
 #[test]
