@@ -30,8 +30,13 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
     if step.state == StepState::Failed {
         return after_failed_step(world, operation, index);
     }
-    if operation.database != report::place(&world.spec) {
-        return Decision::Rest { verdict: Verdict::database_changed(operation), again: world.spec.retry_interval.0.max(LOOK_AGAIN) };
+    if let Some(verdict) = moved(world, operation) {
+        // Where it can give way, it is planned anew for what is named now; else it would end in two halves.
+        return if cancellable(operation, step) {
+            Decision::Close(OperationState::Superseded)
+        } else {
+            Decision::Rest { verdict, again: world.spec.retry_interval.0.max(LOOK_AGAIN) }
+        };
     }
     if cancellable(operation, step) && newer_wanted(world, operation) {
         return Decision::Close(OperationState::Superseded);
@@ -40,6 +45,16 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
         Some(at) if at > world.now => pause(world, operation, at),
         Some(_) | None => gated(world, operation, index, step),
     }
+}
+
+/// The spec names another database or other workloads than the operation was planned for.
+fn moved(world: &World, operation: &Operation) -> Option<Verdict> {
+    if operation.database != report::place(&world.spec) {
+        return Some(Verdict::database_changed(operation));
+    }
+    // One that an older version began does not say.
+    let planned = operation.target.as_ref()?;
+    (*planned != report::workloads(&world.spec)).then(|| Verdict::target_changed(operation, planned))
 }
 
 /// An operation that failed behind its own fence takes it down again, where what ran before, or what it led to, fits the

@@ -171,9 +171,13 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
 pub fn scales(world: &World) -> Result<Vec<Scale>, Decision> {
     match &world.workloads {
         Seen::Unknown(unseen) => Err(rest(world, Verdict::unseen(unseen))),
-        Seen::Known(workloads) => Ok(journal::open_fence(&world.status).unwrap_or_else(|| {
-            workloads.iter().map(|workload| Scale { name: workload.name.clone(), replicas: workload.replicas }).collect()
-        })),
+        Seen::Known(workloads) => {
+            // What stands behind a fence shows no replicas of its own; a workload that is new in the spec does.
+            let fenced = journal::open_fence(&world.status).unwrap_or_default();
+            let new = workloads.iter().filter(|workload| fenced.iter().all(|scale| scale.name != workload.name));
+            let new = new.map(|workload| Scale { name: workload.name.clone(), replicas: workload.replicas });
+            Ok(fenced.iter().cloned().chain(new).collect())
+        }
     }
 }
 

@@ -173,6 +173,18 @@ impl Verdict {
         )
     }
 
+    pub fn target_changed(operation: &Operation, planned: &str) -> Self {
+        Self::new(
+            Ready::Hindered,
+            "TargetChanged",
+            "Waiting",
+            format!(
+                "operation {} was planned for {planned}, and spec.target names others now: put it back until the operation has ended",
+                operation.id
+            ),
+        )
+    }
+
     pub fn contested(rivals: &[String]) -> Self {
         Self::new(
             Ready::Stalled,

@@ -3,10 +3,11 @@
 use backout::{
     api::{
         ReleaseSpec,
-        operation::{Kind, StepName, StepState},
+        operation::{Kind, OperationState, StepName, StepState},
+        release::Workload,
         status::ReleaseState,
     },
-    plan::input::Seen,
+    plan::input::{Seen, WorkloadSeen},
 };
 use insta::assert_snapshot;
 
@@ -60,6 +61,57 @@ fn a_rollback_gives_way_only_at_preflight() {
     RevertSchema: Run 2 / Run 2
     Deploy: Run 3 / Run 3
     Unfence: Run 4 / Run 4
+    ");
+}
+
+#[test]
+fn an_operation_never_ends_on_another_database_or_other_workloads_than_it_began_with() {
+    let elsewhere = |spec: &mut ReleaseSpec| "db2".clone_into(&mut spec.database.as_mut().expect("the fixture has one").mysql.host);
+    let worker = |spec: &mut ReleaseSpec| {
+        let other =
+            Workload { name: "worker".to_owned(), ..spec.target.kubernetes.workloads.first().cloned().expect("the fixture has one") };
+        spec.target.kubernetes.workloads.push(other);
+    };
+    let older = |given: Given| given.with(|world| world.status.operation.iter_mut().for_each(|operation| operation.target = None));
+    let rows = vec![
+        ("another database, while nothing is touched", deploying(StepName::BackUp, StepState::Started).spec(elsewhere)),
+        ("another database, while a migration runs", deploying(StepName::Migrate, StepState::Started).spec(elsewhere)),
+        ("another database, behind the fence", going_back(StepName::RevertSchema, StepState::Started).spec(elsewhere)),
+        ("a container that is not there was corrected", deploying(StepName::Preflight, StepState::Started).spec(worker)),
+        ("other workloads, while a migration runs", deploying(StepName::Migrate, StepState::Started).spec(worker)),
+        ("other workloads, while it bakes", deploying(StepName::Bake, StepState::Started).spec(worker)),
+        ("other workloads, behind the fence", going_back(StepName::Deploy, StepState::Pending).spec(worker)),
+        ("the same workloads in an operation that does not say", older(going_back(StepName::Deploy, StepState::Pending)).spec(worker)),
+        ("a fence that was left is put up before a new workload too", {
+            let given = going_back(StepName::RevertSchema, StepState::Pending).spec(worker).workload(|workload| workload.replicas = 0);
+            let given = given.closed(OperationState::Superseded);
+            given.with(|world| {
+                if let Seen::Known(workloads) = &mut world.workloads {
+                    let worker = workloads.first().cloned().expect("the fixture has one");
+                    workloads.push(WorkloadSeen { name: "worker".to_owned(), replicas: 2, ..worker });
+                }
+            })
+        }),
+    ];
+    assert_snapshot!(table(rows), @r"
+    another database, while nothing is touched
+      Close Superseded
+    another database, while a migration runs
+      Waiting DatabaseChanged
+    another database, behind the fence
+      Waiting DatabaseChanged
+    a container that is not there was corrected
+      Close Superseded
+    other workloads, while a migration runs
+      Waiting TargetChanged
+    other workloads, while it bakes
+      Close Superseded
+    other workloads, behind the fence
+      Waiting TargetChanged
+    the same workloads in an operation that does not say
+      Run 3
+    a fence that was left is put up before a new workload too
+      Rollback 2 → 1: Fence shop=3 worker=2, Preflight 1 [] database=Needed cache=Needed, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3 worker=2, Verify 1m
     ");
 }
 

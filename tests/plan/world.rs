@@ -269,6 +269,7 @@ pub fn operation(world: &World, kind: Kind, to: u64, steps: &[StepName]) -> Oper
         digest: entry.map(|entry| entry.digest.clone()).unwrap_or_default(),
         revision: format!("main@{to}"),
         database: Some("db:3306/shop, file:///var/lib/backout/backups".to_owned()),
+        target: Some("container app of Deployment shop".to_owned()),
         wanted: match &world.desired {
             Seen::Known(desired) => desired.digest.clone(),
             Seen::Unknown(_) => String::new(),
