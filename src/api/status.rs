@@ -187,6 +187,17 @@ pub struct Aside {
     pub at: Timestamp,
     /// Dropped after this instant.
     pub until: Timestamp,
+    #[serde(default)]
+    pub state: AsideState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AsideState {
+    /// The swap was begun. Whether it happened, and so whether the schema is there, only the database can say.
+    Expected,
+    /// The tables are in it.
+    #[default]
+    Kept,
 }
 
 /// An undone rollback.

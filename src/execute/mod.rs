@@ -253,10 +253,10 @@ impl Task<'_> {
         object_store::path::Path::from_iter([self.namespace.as_str(), self.uid(), point])
     }
 
-    /// Unique for each operation of each Release that ever was.
+    /// The operation as the database knows it.
     fn operation(&self) -> String {
         let id = self.release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id);
-        format!("{}/{id}", self.uid())
+        names::operation(self.uid(), id)
     }
 }
 

@@ -10,7 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{
     Span,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
-    status::{Aside, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
+    status::{
+        Aside, AsideState, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus,
+        Switch,
+    },
 };
 
 /// How one run of a step ended.
@@ -168,11 +171,8 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     step.attempt += 1;
     step.retry_at = None;
     let name = step.name;
-    if let Action::Stage { shadow, .. } = &step.action
-        && !status.shadows.contains(shadow)
-    {
-        status.shadows.push(shadow.clone());
-    }
+    let action = step.action.clone();
+    announce(&mut status, &action, now);
     // From here on the workloads may run it; where they stay as they are, from the first check of it.
     if matches!(name, StepName::Deploy | StepName::Verify) && leads_somewhere {
         status.release = Some(to);
@@ -180,6 +180,47 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
         status.last_applied_revision = Some(revision);
     }
     Some(status)
+}
+
+/// A schema that a step is about to make is accounted for before it is there: a step that fails after that must not leave it
+/// where nobody looks.
+fn announce(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
+    match action {
+        Action::Stage { shadow, .. } if !status.shadows.contains(shadow) => status.shadows.push(shadow.clone()),
+        Action::Restore { aside, keep, .. } if status.asides.iter().all(|known| known.schema != *aside) => {
+            let entry = entry(status, aside, *keep, AsideState::Expected, now);
+            status.asides.insert(0, entry);
+        }
+        Action::Stage { .. }
+        | Action::Restore { .. }
+        | Action::Keep { .. }
+        | Action::Preflight { .. }
+        | Action::BackUp { .. }
+        | Action::Migrate { .. }
+        | Action::Deploy { .. }
+        | Action::FlushCache { .. }
+        | Action::Verify { .. }
+        | Action::Bake { .. }
+        | Action::Fence { .. }
+        | Action::Approve { .. }
+        | Action::RevertSchema { .. }
+        | Action::Discard { .. }
+        | Action::Unfence { .. } => {}
+    }
+}
+
+/// What the operation that runs replaces.
+fn entry(status: &ReleaseStatus, schema: &str, keep: Span, state: AsideState, now: Timestamp) -> Aside {
+    let operation = status.operation.as_ref();
+    Aside {
+        schema: schema.to_owned(),
+        operation: operation.map_or(0, |operation| operation.id),
+        from: operation.and_then(|operation| operation.from),
+        to: operation.map_or(0, |operation| operation.to),
+        at: now,
+        until: after(now, keep.0).unwrap_or(now),
+        state,
+    }
 }
 
 /// The status after step `index` was run. `None`: the step is not one that runs.
@@ -255,15 +296,7 @@ fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestam
             mark(status, to, |entry| entry.backup_point = Some(point.clone()));
         }
         Action::Restore { shadow, aside, keep, .. } => {
-            let operation = status.operation.as_ref();
-            let entry = Aside {
-                schema: aside.clone(),
-                operation: operation.map_or(0, |operation| operation.id),
-                from: operation.and_then(|operation| operation.from),
-                to,
-                at: now,
-                until: after(now, keep.0).unwrap_or(now),
-            };
+            let entry = entry(status, aside, *keep, AsideState::Kept, now);
             status.shadows.retain(|schema| schema != shadow);
             status.asides.retain(|aside| aside.schema != *shadow && aside.schema != entry.schema);
             status.asides.insert(0, entry);

@@ -237,7 +237,7 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             unchanged.then(|| stopped(world, operation))
         }
         // Planned again, and this time a person is asked.
-        Kind::Undo if is_outdated(operation) => world.status.asides.first().map(|aside| undo::plan(world, aside)),
+        Kind::Undo if is_outdated(operation) => undo::again(world, operation),
         Kind::Restore if is_outdated(operation) => None,
         Kind::Restore | Kind::Undo => unchanged.then(|| stopped(world, operation)),
         // Nothing depends on it.
