@@ -13,6 +13,9 @@ use crate::api::{
 /// Data go on changing while a person thinks: after this time what stands in the status is measured again.
 pub const MEASURED_AGAIN: Duration = Duration::from_secs(60);
 
+/// So often it is tried to measure what nobody would be asked about: a database that can't be counted must not bar the way back.
+pub const TRIES: u32 = 3;
+
 /// What stands between an operation and its next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {

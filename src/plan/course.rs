@@ -16,6 +16,7 @@ use super::{
 };
 use crate::api::{
     operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
+    release::ApprovalPolicy,
     status::{ReleaseState, ReleaseStatus},
 };
 
@@ -96,14 +97,21 @@ pub fn pause(world: &World, operation: &Operation, until: Timestamp) -> Decision
     }
 }
 
-/// Runs the step, unless it is the gate before a loss of data that was measured: then it opens, or a person is waited for.
+/// Runs the step, unless it is the gate before a loss of data that was measured: then it opens, or a person is waited for. Where
+/// nobody would be asked, going back does not depend on the measure.
 fn gated(world: &World, operation: &Operation, index: usize, step: &Step) -> Decision {
     let run = Decision::Run { step: index };
+    let not_needed = Decision::Grant { step: index, approval: Approval { state: ApprovalState::NotNeeded, by: None, at: None } };
+    if let (Action::Approve { policy: ApprovalPolicy::Never, .. }, StepState::Started, None) = (&step.action, step.state, &operation.loss)
+        && step.attempt >= approval::TRIES
+    {
+        return not_needed;
+    }
     let (Action::Approve { policy, .. }, StepState::Started, Some(loss)) = (&step.action, step.state, &operation.loss) else {
         return run;
     };
     match approval::gate(world, operation, *policy, loss) {
-        Gate::NotNeeded => Decision::Grant { step: index, approval: Approval { state: ApprovalState::NotNeeded, by: None, at: None } },
+        Gate::NotNeeded => not_needed,
         Gate::Approved { by } => {
             Decision::Grant { step: index, approval: Approval { state: ApprovalState::Approved, by, at: Some(world.now) } }
         }

@@ -324,7 +324,9 @@ fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestam
 pub fn granted(mut status: ReleaseStatus, index: usize, approval: Approval, now: Timestamp) -> Option<ReleaseStatus> {
     let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
     let step = operation.steps.get_mut(index).filter(|step| step.state == StepState::Started && step.name == StepName::Approve)?;
-    let loss = operation.loss.as_ref().map(ToString::to_string).unwrap_or_default();
+    let unmeasured =
+        || format!("what would be lost could not be measured: {}", step.message.as_deref().unwrap_or("no reason was recorded"));
+    let loss = operation.loss.as_ref().map_or_else(unmeasured, ToString::to_string);
     step.state = StepState::Done;
     step.finished_at = Some(now);
     step.retry_at = None;

@@ -206,7 +206,6 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
         Some(Seen::Known(database)) => database.applied.iter().any(|applied| applied.trouble.is_some()),
         Some(Seen::Unknown(_)) | None => false,
     };
-    let asks = policy != ApprovalPolicy::Never;
     let fence = || Action::Fence { workloads: scales.clone() };
     let unfence = || Action::Unfence { workloads: scales.clone() };
 
@@ -229,9 +228,8 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
     });
     if let Some(Change { stage, risk, action }) = change {
         actions.extend(stage);
-        if asks {
-            actions.push(Action::Approve { policy, risk });
-        }
+        // Measured whatever the policy says: what went, people want to know in any case.
+        actions.push(Action::Approve { policy, risk });
         if !fenced {
             actions.push(fence());
             fenced = true;

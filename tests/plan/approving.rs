@@ -2,7 +2,7 @@
 
 use backout::{
     api::{
-        operation::{Approval, ApprovalState, Kind, Loss, OperationState, StepName, StepState},
+        operation::{Action, Approval, ApprovalState, Kind, Loss, OperationState, StepName, StepState},
         release::{ApprovalPolicy, Method},
     },
     plan::{
@@ -72,11 +72,11 @@ fn a_person_is_asked_before_the_fence_goes_up_and_after_everything_is_ready() {
     ];
     assert_snapshot!(table(rows), @r"
     down scripts, never
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     down scripts, where data is lost
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve DataLoss, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     restore, never
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     restore, where data is lost
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve DataLoss, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     restore, always
@@ -120,6 +120,37 @@ fn the_gate_opens_for_its_own_plan_only() {
       Waiting AwaitingApproval
     something newer is asked for meanwhile
       Close Superseded
+    ");
+}
+
+#[test]
+fn where_nobody_is_asked_it_is_measured_all_the_same_and_going_back_does_not_depend_on_it() {
+    let never = |loss: Option<Loss>, attempt: u32| {
+        at_the_gate(loss).with(|world| {
+            let steps = world.status.operation.iter_mut().flat_map(|operation| &mut operation.steps);
+            steps.filter(|step| step.name == StepName::Approve).for_each(|step| {
+                step.attempt = attempt;
+                if let Action::Approve { policy, .. } = &mut step.action {
+                    *policy = ApprovalPolicy::Never;
+                }
+            });
+        })
+    };
+    let rows = vec![
+        ("nothing measured yet: measure", never(None, 1)),
+        ("rows would be lost", never(Some(loss(12)), 1)),
+        ("it could not be measured twice", never(None, 2)),
+        ("nor the third time", never(None, 3)),
+    ];
+    assert_snapshot!(table(rows), @r"
+    nothing measured yet: measure
+      Run 2
+    rows would be lost
+      Grant 2 NotNeeded by nobody
+    it could not be measured twice
+      Run 2
+    nor the third time
+      Grant 2 NotNeeded by nobody
     ");
 }
 

@@ -71,7 +71,7 @@ fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_r
     ];
     assert_snapshot!(table(rows), @r"
     a point that fits
-      Restore 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
+      Restore 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     it was done
       Ready PinnedByRollbackTo
     no such point
@@ -81,7 +81,7 @@ fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_r
     nothing is deployed
       Stalled NoWayBack
     by version
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     by a version that never was
       Stalled MissingRollbackTarget
     ");
@@ -98,7 +98,7 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     ];
     assert_snapshot!(table(rows), @r"
     the last swap
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it was acted on
       Ready ReconciliationSucceeded
     another operation
@@ -106,7 +106,7 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     nothing is kept
       Refuse 7: backout.dev/undo asks to undo operation 7, but no replaced tables are kept
     a release that had failed is not verified again
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
     ");
 }
 
@@ -159,11 +159,11 @@ fn a_swap_that_nobody_came_to_write_down_can_be_undone_where_the_database_says_t
     ];
     assert_snapshot!(table(rows), @r"
     it happened
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 8, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 8, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it did not
       Refuse 8: backout.dev/undo asks to undo operation 8, but only operation 7, the last that replaced tables, can be undone, until 2023-11-15T00:43:20Z
     it did not, and the one before is asked for
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     nobody has looked yet
       LookAtDatabase
     nobody can look
@@ -205,13 +205,13 @@ fn an_undo_that_did_not_come_to_its_end_is_tried_again_by_its_token_once_a_perso
     it failed: not by itself
       Stalled RollbackFailed
     it failed, and was reset
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it gave way: not by itself
       Ready ReconciliationSucceeded
     it gave way, and was reset
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it gave way, and the annotation was removed and set again
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
     let succeeded = reset(ended(OperationState::Succeeded));
     assert_eq!(succeeded.0.status.last_handled_undo.as_deref(), Some("7"), "what was undone is not undone again");
@@ -236,7 +236,7 @@ fn what_an_undo_brought_back_stays_until_something_else_is_asked_for() {
     something new is asked for
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
     the hold was reset
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 

@@ -186,8 +186,8 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
     nor can what is deployed come back
       Stalled PreflightFailed
     the rollback is tried again after a change of the spec: the fence comes first
-      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Approve Never, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a restore after it takes the fence over first
-      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }

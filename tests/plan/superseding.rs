@@ -111,7 +111,7 @@ fn an_operation_never_ends_on_another_database_or_other_workloads_than_it_began_
     the same workloads in an operation that does not say
       Run 3
     a fence that was left is put up before a new workload too
-      Rollback 2 → 1: Fence shop=3 worker=2, Preflight 1 [] database=Needed cache=Needed, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3 worker=2, Verify 1m
+      Rollback 2 → 1: Fence shop=3 worker=2, Preflight 1 [] database=Needed cache=Needed, Approve Never, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3 worker=2, Verify 1m
     ");
 }
 
