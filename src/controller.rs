@@ -38,7 +38,7 @@ use crate::{
     cli::Settings,
     cluster::{self, within},
     error::Class,
-    execute::Hands,
+    execute::{Full, Hands},
     lease::{self, Election, Identity, Leadership, Terms},
     observe::{Eyes, GitError, git::Limits},
     plan::{self, Decision, input::Seen, journal::Outcome},
@@ -431,7 +431,15 @@ async fn run_step(
     let recorded = |release: &Release| {
         release.status.as_ref().and_then(|status| status.operation.as_ref()).and_then(|operation| operation.steps.get(index)).cloned()
     };
-    let begun = match recorded(&release) {
+    let planned = recorded(&release);
+    let _place = match planned.as_ref().map_or(Ok(None), |step| context.hands.place(step)) {
+        Ok(place) => place,
+        Err(Full { message, again }) => {
+            context.pen.queue(&release, index, message, now).await?;
+            return Ok(Action::requeue(again));
+        }
+    };
+    let begun = match planned {
         // Begun before and not told to try again: it goes on under the entry that is there.
         Some(step) if step.state == crate::api::operation::StepState::Started && step.retry_at.is_none() => release,
         Some(_) | None => context.pen.begin(&release, index, now).await?,

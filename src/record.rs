@@ -86,6 +86,17 @@ impl Pen {
         Ok(written)
     }
 
+    /// Writes down that a step waits for its turn, if that is not there already.
+    pub async fn queue(&self, release: &Release, step: usize, message: String, now: Timestamp) -> Result<Release, Error> {
+        let before = status(release);
+        let after = journal::queued(before.clone(), step, message).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        if after == before {
+            return Ok(release.clone());
+        }
+        let verdict = progressing(&after);
+        self.write(release, after, &verdict, now).await
+    }
+
     /// Writes down how a step went.
     pub async fn finish(&self, release: &Release, step: usize, outcome: &Outcome, now: Timestamp) -> Result<Release, Error> {
         let spec = &release.spec;

@@ -41,7 +41,7 @@ pub struct ReleaseSpec {
     /// How long to wait after a refusal before trying again.
     #[serde(default = "defaults::retry_interval")]
     pub retry_interval: Span,
-    /// How long one operation may take.
+    /// How long one step of an operation may take. What only prepares waits until it can be done.
     #[serde(default = "defaults::timeout")]
     pub timeout: Span,
     /// Begin no new operation; the one that runs is finished.

@@ -25,13 +25,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     access::{self, Access},
     api::{
         Kept, Migration, Release, names,
-        operation::{Action, Revert, Step},
+        operation::{Action, Revert, Step, StepName},
         release::{CacheSpec, DatabaseSpec},
     },
     cache::{self, Cache},
@@ -60,24 +60,32 @@ const STREAMS: usize = 16;
 /// Pause before one that found no place asks again.
 const NEXT_PLACE: Duration = Duration::from_secs(1);
 
+/// Every place is taken.
+pub struct Full {
+    pub message: String,
+    pub again: Duration,
+}
+
 impl Hands {
     /// `awake`: since when this process, and no other, runs steps. Time before that counts for no check.
     pub fn new(client: Client, access: Access, pen: Pen, awake: Timestamp) -> Result<Self, reqwest::Error> {
         Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)), awake })
     }
 
+    /// A place for a step that reads or writes a whole database. It is asked for before the step is begun, so that waiting for
+    /// it counts against no deadline, and held until the step has run.
+    pub fn place(&self, step: &Step) -> Result<Option<OwnedSemaphorePermit>, Full> {
+        if !matches!(step.name, StepName::BackUp | StepName::Stage) {
+            return Ok(None);
+        }
+        let message = || format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
+        Arc::clone(&self.streams).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
+    }
+
     /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
     /// its digest is the one that was planned.
     pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp) -> Outcome {
         let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
-        let _place = match (&step.action, self.streams.try_acquire()) {
-            (Action::BackUp { .. } | Action::Stage { .. }, Err(_)) => {
-                let message = format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
-                return Outcome::Waiting { message, again: NEXT_PLACE, failures: None };
-            }
-            (Action::BackUp { .. } | Action::Stage { .. }, Ok(place)) => Some(place),
-            (_, _) => None,
-        };
         let done = match &step.action {
             Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
             Action::Preflight { release: number, migrations, reverts, database, cache } => {

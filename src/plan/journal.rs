@@ -164,6 +164,8 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
         StepState::Pending => {
             step.state = StepState::Started;
             step.started_at = Some(now);
+            // It has waited for its turn before.
+            step.message = None;
         }
         StepState::Started => {}
         StepState::Done | StepState::Failed => return None,
@@ -179,6 +181,22 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
         status.version = Some(version);
         status.last_applied_revision = Some(revision);
     }
+    Some(status)
+}
+
+/// The status with step `index` waiting for its turn, as if it had not been begun: the time in a queue counts for nothing.
+/// `None`: there is no such step, or it has ended.
+pub fn queued(mut status: ReleaseStatus, index: usize, message: String) -> Option<ReleaseStatus> {
+    let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
+    let step = operation.steps.get_mut(index)?;
+    match step.state {
+        StepState::Pending | StepState::Started => {}
+        StepState::Done | StepState::Failed => return None,
+    }
+    step.state = StepState::Pending;
+    step.started_at = None;
+    step.retry_at = None;
+    step.message = Some(message);
     Some(status)
 }
 
@@ -344,15 +362,14 @@ pub fn granted(mut status: ReleaseStatus, index: usize, approval: Approval, now:
 /// Behind a fence the application is down: a cache that can't be flushed must not hold it there.
 const FLUSH_LIMIT: Span = Span(Duration::from_secs(60));
 
-/// How long one step may take. Preflight and Approve wait for people, and Bake has an end of its own. What another step took
-/// is not held against it: a fence after an hour of loading must have its own time.
+/// How long one step may take. What only prepares has touched nothing when its time is over: it waits, for people or for a
+/// server, and gives way to something newer; ending it would quarantine a release that was never tried. Bake has an end of its
+/// own. What another step took is not held against it: a fence after an hour of loading must have its own time.
 fn limit(step: StepName, timeout: Span) -> Option<Span> {
     match step {
-        StepName::Preflight | StepName::Approve | StepName::Bake => None,
+        StepName::Keep | StepName::Preflight | StepName::BackUp | StepName::Approve | StepName::Bake => None,
         StepName::FlushCache => Some(timeout.min(FLUSH_LIMIT)),
-        StepName::Keep
-        | StepName::BackUp
-        | StepName::Migrate
+        StepName::Migrate
         | StepName::Deploy
         | StepName::Verify
         | StepName::Stage
