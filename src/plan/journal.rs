@@ -509,7 +509,11 @@ pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
 
 /// The replicas to go back to, where the last operation put up the fence, or took one over, and did not take it down.
 pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
-    let operation = status.operation.as_ref()?;
+    status.operation.as_ref().and_then(fence_of).cloned()
+}
+
+/// The same of one operation.
+pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
     let mut open = None;
     let mut first = true;
     for step in &operation.steps {
@@ -545,7 +549,7 @@ pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
             | Action::Discard { .. } => {}
         }
     }
-    open.cloned()
+    open
 }
 
 fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::api::{
     Span,
-    operation::{Kind, Loss, Operation, StepName, StepState},
+    operation::{Kind, Loss, Operation, StepState},
     status::{HistoryEntry, Hold, Quarantined, ReleaseState, ReleaseStatus},
 };
 
@@ -399,7 +399,11 @@ impl Verdict {
             message.push_str(detail);
         }
         match (step.name, step.retry_at) {
-            (StepName::Keep | StepName::Preflight, Some(_)) => Self::new(Ready::Hindered, "PreflightFailed", step.name.phase(), message),
+            // Behind a fence the application is down: that needs a person, though it is tried again by itself.
+            (name, Some(_)) if name.only_prepares() && journal::fence_of(operation).is_some() => {
+                Self::new(Ready::Stalled, "PreflightFailed", name.phase(), message)
+            }
+            (name, Some(_)) if name.only_prepares() => Self::new(Ready::Hindered, "PreflightFailed", name.phase(), message),
             (_, Some(_)) => Self::new(Ready::Progressing, "ProgressingWithRetry", step.name.phase(), message),
             (_, None) => Self::new(Ready::Progressing, "Progressing", step.name.phase(), message),
         }
