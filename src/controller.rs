@@ -483,9 +483,12 @@ async fn newest(cached: &Release, context: &Context) -> Result<Option<Release>, 
 }
 
 async fn unreadable(metadata: &ObjectMeta, error: &str, context: &Context) -> Result<Action, Error> {
-    let (namespace, name) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    tracing::warn!(namespace, release = name, error, "a Release can't be read");
-    context.pen.unreadable(&namespace, &name, metadata.generation.unwrap_or_default(), error, now()).await?;
+    tracing::warn!(namespace = metadata.namespace, release = metadata.name, error, "a Release can't be read");
+    if metadata.deletion_timestamp.is_some() {
+        context.pen.abandon(metadata, error).await?;
+    } else {
+        context.pen.unreadable(metadata, error, now()).await?;
+    }
     Ok(Action::await_change())
 }
 

@@ -5,9 +5,11 @@
 //! `plan::journal` and `plan::summary`; this file adds no judgement.
 
 use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    core::{ApiResource, DynamicObject},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
@@ -230,15 +232,58 @@ impl Pen {
     }
 
     /// Marks a Release that can't be read. Its other fields are not known, so only the conditions are written.
-    pub async fn unreadable(&self, namespace: &str, name: &str, generation: i64, error: &str, now: Timestamp) -> Result<(), Error> {
-        let verdict = Verdict::invalid(error);
-        let status = summary::apply(ReleaseStatus::default(), &verdict, generation, now);
-        let patch = json!({"status": {"conditions": status.conditions, "observedGeneration": generation, "phase": status.phase}});
-        let api: Api<kube::core::DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &kube::core::ApiResource::erase::<Release>(&()));
-        within(format!("writing the status of Release {name}"), api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)))
+    pub async fn unreadable(&self, metadata: &ObjectMeta, error: &str, now: Timestamp) -> Result<(), Error> {
+        let generation = metadata.generation.unwrap_or_default();
+        let status = summary::apply(ReleaseStatus::default(), &Verdict::invalid(error), generation, now);
+        let patch = json!({
+            "metadata": {"resourceVersion": metadata.resource_version},
+            "status": {"conditions": status.conditions, "observedGeneration": generation, "phase": status.phase},
+        });
+        let (name, api) = self.untyped(metadata);
+        within(format!("writing the status of Release {name}"), api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)))
             .await?;
         Ok(())
+    }
+
+    /// Lets a deleted Release go that can't be read: what it holds is not known, so nobody could ever free it.
+    pub async fn abandon(&self, metadata: &ObjectMeta, error: &str) -> Result<(), Error> {
+        let (mine, others): (Vec<_>, Vec<_>) = metadata.finalizers.iter().flatten().partition(|name| *name == names::FINALIZER);
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let (name, api) = self.untyped(metadata);
+        let event = Event {
+            type_: EventType::Warning,
+            action: "Release".to_owned(),
+            reason: "Abandoned".to_owned(),
+            note: Some(shortened(summary::abandoned(error))),
+            secondary: None,
+        };
+        let object = ObjectReference {
+            api_version: Some(Release::api_version(&()).into_owned()),
+            kind: Some(Release::kind(&()).into_owned()),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        if let Err(error) = within("publishing an event", self.recorder.publish(&event, &object)).await {
+            tracing::warn!(release = name, %error, "an event was lost");
+        }
+        let patch = json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": others}});
+        match within(format!("writing the finalizers of Release {name}"), api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)))
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn untyped(&self, metadata: &ObjectMeta) -> (String, Api<DynamicObject>) {
+        let resource = ApiResource::erase::<Release>(&());
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        (metadata.name.clone().unwrap_or_default(), Api::namespaced_with(self.client.clone(), namespace, &resource))
     }
 
     /// Writes the facts of a backup point, as its manifest has them.

@@ -26,7 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The next thing to do on the way out.
 pub fn next(world: &World) -> Decision {
     match &world.status.operation {
-        Some(operation) if operation.state == OperationState::Running => finish(world, operation),
+        // A record that can't be gone on from counts as ended: what it held is freed all the same.
+        Some(operation) if operation.state == OperationState::Running && journal::legal(operation).is_ok() => finish(world, operation),
         Some(operation) if operation.kind == Kind::Leave => Decision::Farewell,
         Some(_) | None => begin(world),
     }

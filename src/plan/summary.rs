@@ -434,9 +434,16 @@ pub fn farewell(status: &ReleaseStatus) -> String {
     if let Some(workloads) = journal::open_fence(status) {
         let scales: Vec<String> = workloads.iter().map(|scale| format!("{} to {}", scale.name, scale.replicas)).collect();
         note = format!(
-            "the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale {}; live tables and the files of backup points stay",
-            scales.join(", ")
-        );
+                    "the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale {}; live tables and the files of backup points stay",
+                    scales.join(", ")
+        /// What is said when a deleted Release is let go that can't be read.
+        pub fn abandoned(error: &str) -> String {
+            format!(
+                "it was deleted and can't be read ({error}), so what it held could not be freed: its Deployments may be scaled to zero, and beside its database there may be schemas <database>_backout_… and, in it, the row of this Release in _backout_owner"
+            )
+        }
+
+                );
     }
     if !kept.is_empty() {
         note.push_str(&format!("; so do the schemas {}", kept.join(", ")));

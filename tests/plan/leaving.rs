@@ -249,6 +249,8 @@ fn a_journal_that_backout_did_not_write_is_a_named_stop_with_a_way_out() {
     reset
       Reset now
     ");
+    let gone = deleted(broken(begun_early));
+    assert_eq!(gone.decides(), "Leave 2 → 2: Discard ", "a deletion does not wait for a reset");
     let reset = backout::plan::journal::reset(broken(begun_early).0.status, "now".to_owned());
     assert_eq!(reset.operation.map(|operation| operation.state), Some(OperationState::Superseded));
 }
