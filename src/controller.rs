@@ -375,6 +375,11 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
         Seen::Unknown(_) => None,
     };
     let pen = &context.pen;
+    let release = match (&revision, &decision) {
+        // A rest writes that down together with its verdict.
+        (_, Decision::Rest { .. }) | (None, _) => release,
+        (Some(_), _) => pen.looked(release, now).await?,
+    };
     match decision {
         // Asked for twice: the answer was there, so there is nothing more to see.
         Decision::LookAtDatabase => Ok(Action::requeue(PAUSE_AFTER_ERROR)),

@@ -23,8 +23,7 @@ use crate::{
     cluster::{self, within},
     error::Class,
     plan::{
-        Verdict, heeds_source,
-        input::Life,
+        Verdict,
         journal::{self, Look, Outcome},
         summary,
     },
@@ -62,12 +61,19 @@ impl Pen {
         Self { recorder: Recorder::new(client.clone(), reporter), client, metrics }
     }
 
+    /// Writes down that the source was seen since a `requestedAt` token was set: a look that failed is no answer to it.
+    pub async fn looked(&self, release: Release, now: Timestamp) -> Result<Release, Error> {
+        let before = status(&release);
+        let after = journal::answered(before.clone(), requested_at(&release));
+        if after == before { Ok(release) } else { self.put(&release, after, now).await }
+    }
+
     /// Writes a new operation down, all its steps pending.
     pub async fn begin_operation(&self, release: &Release, operation: Operation, now: Timestamp) -> Result<Release, Error> {
         let told = Told::new(EventType::Normal, format!("{}Begun", operation.kind.as_str()), describe(&operation));
         let verdict = Verdict::progressing(&operation);
-        let revision = Some(operation.revision.clone());
-        let status = with_look(release, journal::opened(status(release), operation), revision);
+        let mut status = with_look(release, journal::opened(status(release), operation));
+        status.last_attempted_revision = status.operation.as_ref().map(|operation| operation.revision.clone());
         let written = self.write(release, status, &verdict, now).await?;
         self.tell(&written, told).await;
         Ok(written)
@@ -200,7 +206,7 @@ impl Pen {
     /// Writes down that failures were forgotten.
     pub async fn reset(&self, release: &Release, token: String, now: Timestamp) -> Result<Release, Error> {
         let status = journal::reset(status(release), token.clone());
-        let written = self.put(release, with_look(release, status, None), now).await?;
+        let written = self.put(release, with_look(release, status), now).await?;
         self.tell(
             &written,
             Told::new(
@@ -213,10 +219,14 @@ impl Pen {
         Ok(written)
     }
 
-    /// Writes down what a look came to, if it says anything new.
+    /// Writes down what a look came to, if it says anything new. `revision` is what the source holds, where it was seen.
     pub async fn observed(&self, release: &Release, verdict: &Verdict, revision: Option<String>, now: Timestamp) -> Result<Release, Error> {
         let before = status(release);
-        let status = with_look(release, before.clone(), revision);
+        let mut status = with_look(release, before.clone());
+        if revision.is_some() {
+            status = journal::answered(status, requested_at(release));
+            status.last_attempted_revision = revision;
+        }
         let generation = release.metadata.generation.unwrap_or_default();
         let after = summary::apply(status, verdict, generation, now);
         self.metrics.ready(&release.namespace().unwrap_or_default(), &release.name_any(), verdict.is_ready());
@@ -317,10 +327,6 @@ impl Pen {
             let merged = within(doing, api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
             return Box::pin(self.put(&merged, status, now)).await;
         }
-        // A look at the source is all that the token asked for.
-        let life = if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted };
-        let looked = heeds_source(&self::status(release), life);
-        let status = if looked { with_look(release, status, None) } else { status };
         let patch = json!({
             "apiVersion": Release::api_version(&()),
             "kind": Release::kind(&()),
@@ -372,16 +378,14 @@ fn progressing(status: &ReleaseStatus) -> Verdict {
     status.operation.as_ref().map_or_else(Verdict::suspended, Verdict::progressing)
 }
 
-/// Tokens and revisions that a look has taken note of.
-fn with_look(release: &Release, mut status: ReleaseStatus, revision: Option<String>) -> ReleaseStatus {
-    if let Some(token) = release.annotations().get(names::REQUESTED_AT) {
-        status.last_handled_requested_at = Some(token.clone());
-    }
-    if revision.is_some() {
-        status.last_attempted_revision = revision;
-    }
+/// What the object says, as far as it is remembered.
+fn with_look(release: &Release, status: ReleaseStatus) -> ReleaseStatus {
     let pinned_point = release.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_deref());
     journal::looked(status, Look { undo: release.annotations().get(names::UNDO).map(String::as_str), pinned_point })
+}
+
+fn requested_at(release: &Release) -> Option<&str> {
+    release.annotations().get(names::REQUESTED_AT).map(String::as_str)
 }
 
 fn is_marked_unreadable(release: &Release) -> bool {

@@ -470,6 +470,14 @@ pub fn looked(mut status: ReleaseStatus, look: Look<'_>) -> ReleaseStatus {
 /// asked for.
 fn undone(status: &mut ReleaseStatus, operation: &Operation) {
     status.release = Some(operation.to);
+    /// The status with the `requestedAt` token answered: the source was seen.
+    pub fn answered(mut status: ReleaseStatus, requested_at: Option<&str>) -> ReleaseStatus {
+        if let Some(token) = requested_at {
+            status.last_handled_requested_at = Some(token.to_owned());
+        }
+        status
+    }
+
     let back = operation.from.unwrap_or_default();
     for entry in status.history.iter_mut().filter(|entry| entry.release > back && entry.release <= operation.to) {
         entry.undone_at = None;

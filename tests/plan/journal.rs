@@ -8,7 +8,7 @@ use backout::{
         operation::{Kind, Operation, OperationState, StepName, StepState},
         status::{HISTORY_LIMIT, ReleaseState, ReleaseStatus},
     },
-    plan::journal::{Outcome, closed, open_fence, opened, queued, reset, settled, started},
+    plan::journal::{Outcome, answered, closed, open_fence, opened, queued, reset, settled, started},
 };
 
 use super::world::{Given, Progress, at, content, operation};
@@ -82,6 +82,13 @@ fn what_earlier_steps_took_is_not_counted_against_the_next_one() {
     let waiting = Outcome::Waiting { message: "rolling out".to_owned(), again: Duration::from_secs(1), failures: None };
     let status = settled(status, 3, &waiting, Span::seconds(30), Span::seconds(1800), at(9000)).expect("a started step can be settled");
     assert_eq!(step(&status, StepName::Deploy).0, StepState::Started);
+}
+
+#[test]
+fn a_request_to_look_is_answered_only_by_what_was_seen() {
+    let before = Given::two_releases().0.status;
+    assert_eq!(answered(before.clone(), Some("now")).last_handled_requested_at.as_deref(), Some("now"));
+    assert_eq!(answered(before.clone(), None), before);
 }
 
 #[test]
