@@ -13,6 +13,7 @@ mod course;
 mod damping;
 mod deploy;
 mod drift;
+mod exact;
 mod housekeeping;
 pub mod input;
 pub mod journal;

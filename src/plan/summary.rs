@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 pub use super::conditions::apply;
 use super::{
+    exact,
     input::{Outlook, Unseen, World},
     journal,
 };
@@ -148,14 +149,18 @@ impl Verdict {
         )
     }
 
-    pub fn left_fenced(current: &HistoryEntry) -> Self {
+    /// `last` left the fence.
+    pub fn left_fenced(world: &World, last: &Operation, current: &HistoryEntry) -> Self {
         Self::new(
             Ready::Stalled,
             "RollbackFailed",
             "Stalled",
             format!(
-                "the workloads are scaled to zero since a rollback failed, and the database is not what release {} ({}) runs on: set spec.rollbackTo to the release that is to run, or push a fix",
-                current.release, current.version
+                "the database is not what release {} ({}) runs on. Now {}. Choose: {}",
+                current.release,
+                current.version,
+                exact::state(world, last),
+                exact::choices(world, last)
             ),
         )
     }
@@ -206,14 +211,18 @@ impl Verdict {
         )
     }
 
-    pub fn rollback_failed(operation: &Operation, failure: &str) -> Self {
+    pub fn rollback_failed(world: &World, operation: &Operation, failure: &str) -> Self {
         Self::new(
             Ready::Stalled,
             "RollbackFailed",
             "Stalled",
             format!(
-                "the rollback to release {} ({}) stopped: mend what it names and annotate the Release with backout.dev/resetAt, set spec.rollbackTo to another release, or push a fix. {failure}",
-                operation.to, operation.version
+                "{} release {} ({}) stopped at {failure}. Now {}. Choose: {}",
+                doing(operation.kind),
+                operation.to,
+                operation.version,
+                exact::state(world, operation),
+                exact::choices(world, operation)
             ),
         )
     }
@@ -427,6 +436,13 @@ fn doing(kind: Kind) -> &'static str {
     }
 }
 
+/// What is said when a deleted Release is let go that can't be read.
+pub fn abandoned(error: &str) -> String {
+    format!(
+        "it was deleted and can't be read ({error}), so what it held could not be freed: its Deployments may be scaled to zero, and beside its database there may be schemas <database>_backout_… and, in it, the row of this Release in _backout_owner"
+    )
+}
+
 /// What is said when a deleted Release is let go: all that stays.
 pub fn farewell(status: &ReleaseStatus) -> String {
     let kept: Vec<&str> = status.asides.iter().map(|aside| aside.schema.as_str()).collect();
@@ -434,16 +450,9 @@ pub fn farewell(status: &ReleaseStatus) -> String {
     if let Some(workloads) = journal::open_fence(status) {
         let scales: Vec<String> = workloads.iter().map(|scale| format!("{} to {}", scale.name, scale.replicas)).collect();
         note = format!(
-                    "the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale {}; live tables and the files of backup points stay",
-                    scales.join(", ")
-        /// What is said when a deleted Release is let go that can't be read.
-        pub fn abandoned(error: &str) -> String {
-            format!(
-                "it was deleted and can't be read ({error}), so what it held could not be freed: its Deployments may be scaled to zero, and beside its database there may be schemas <database>_backout_… and, in it, the row of this Release in _backout_owner"
-            )
-        }
-
-                );
+            "the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale {}; live tables and the files of backup points stay",
+            scales.join(", ")
+        );
     }
     if !kept.is_empty() {
         note.push_str(&format!("; so do the schemas {}", kept.join(", ")));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Verdict, damping, deploy, drift, housekeeping,
+    Decision, Verdict, damping, deploy, drift, exact, housekeeping,
     input::{Desired, Outlook, Seen, Unseen, World},
     journal,
     rollback::{self, Why},
@@ -179,8 +179,8 @@ fn bring_back(world: &World, current: &HistoryEntry) -> Decision {
 /// What runs should run: make sure that it does.
 fn in_sync(world: &World, verdict: Verdict) -> Decision {
     let Some(current) = world.current() else { return rest(world, verdict) };
-    if journal::open_fence(&world.status).is_some() {
-        return behind_a_fence(world, current);
+    if let Some(last) = world.status.operation.as_ref().filter(|last| journal::fence_of(last).is_some()) {
+        return behind_a_fence(world, last, current);
     }
     match drift::find(world, current) {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(&unseen)),
@@ -194,7 +194,7 @@ fn in_sync(world: &World, verdict: Verdict) -> Decision {
 
 /// The application is down behind a fence that an operation left. It is taken down where the database is what the release that
 /// is deployed runs on; else a person has to say which release is to run.
-fn behind_a_fence(world: &World, current: &HistoryEntry) -> Decision {
+fn behind_a_fence(world: &World, last: &Operation, current: &HistoryEntry) -> Decision {
     match &world.database {
         _ if world.spec.database.is_none() => drift::repair(world, current, &["the workloads are scaled to zero".to_owned()]),
         None => Decision::LookAtDatabase,
@@ -202,7 +202,7 @@ fn behind_a_fence(world: &World, current: &HistoryEntry) -> Decision {
         Some(Seen::Known(database)) if drift::database_fits(world, database, current) => {
             drift::repair(world, current, &["the workloads are scaled to zero".to_owned()])
         }
-        Some(Seen::Known(_)) => rest(world, Verdict::left_fenced(current)),
+        Some(Seen::Known(_)) => rest(world, Verdict::left_fenced(world, last, current)),
     }
 }
 
@@ -251,12 +251,15 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
 fn stopped(world: &World, operation: &Operation) -> Decision {
     let untried = operation.steps.iter().any(|step| step.name == StepName::Unfence && step.state == StepState::Pending);
     let fenced = world.current().filter(|_| untried && journal::open_fence(&world.status).is_some());
-    match fenced.map(|current| behind_a_fence(world, current)) {
+    match fenced.map(|current| behind_a_fence(world, operation, current)) {
         Some(Decision::Rest { verdict, .. }) if verdict.is_stalled() => {}
         Some(decision) => return decision,
         None => {}
     }
-    rest(world, Verdict::rollback_failed(operation, &failure(operation)))
+    if world.spec.database.is_some() && world.database.is_none() && exact::depends_on_database(operation) {
+        return Decision::LookAtDatabase;
+    }
+    rest(world, Verdict::rollback_failed(world, operation, &failure(operation)))
 }
 
 /// The rollback that answers the failure of release `failed`.
