@@ -1,12 +1,14 @@
 //! After the point of no return: exactly what stands, and the commands to choose from.
 
+use std::collections::BTreeSet;
+
 use super::{
     input::{Seen, World},
     journal,
 };
 use crate::api::{
     names,
-    operation::{Action, Operation, Revert, StepState},
+    operation::{Action, Operation, OperationState, Revert, StepName, StepState},
     status::ReleaseState,
 };
 
@@ -76,6 +78,37 @@ fn swapped(world: &World, operation: &Operation, state: StepState) -> Swapped {
         (_, Some(Seen::Unknown(_)) | None) => Swapped::Unseen,
     }
 }
+
+/// What stands half way in the database while pods may run on it, with the command that stops them. `Err`: the database has to be
+/// looked at for that.
+pub fn exposed(world: &World) -> Result<Option<String>, Unlooked> {
+    let failed = world.status.operation.as_ref().filter(|operation| operation.state != OperationState::Succeeded);
+    let doubtful = failed.is_some_and(|operation| {
+        operation.steps.iter().any(|step| step.name == StepName::Migrate && step.state == StepState::Failed)
+            && journal::fence_of(operation).is_none()
+    });
+    let database = match &world.database {
+        _ if !doubtful || world.spec.database.is_none() => return Ok(None),
+        None => return Err(Unlooked),
+        Some(Seen::Unknown(_)) => return Ok(None),
+        Some(Seen::Known(database)) => database,
+    };
+    let troubles: Vec<&str> = database.applied.iter().filter_map(|applied| applied.trouble.as_deref()).collect();
+    if troubles.is_empty() {
+        return Ok(None);
+    }
+    let workloads = &world.spec.target.kubernetes.workloads;
+    let names: BTreeSet<String> = workloads.iter().map(|workload| format!("deployment/{}", workload.name)).collect();
+    Ok(Some(format!(
+        "{}, and the workloads run on it: until it can be put right, they can be stopped with kubectl -n {} scale --replicas=0 {}",
+        troubles.join("; "),
+        world.namespace,
+        Vec::from_iter(names).join(" ")
+    )))
+}
+
+/// The database was not looked at.
+pub struct Unlooked;
 
 /// What a person can do, each as a command.
 pub fn choices(world: &World, operation: &Operation) -> String {

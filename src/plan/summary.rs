@@ -390,6 +390,12 @@ impl Verdict {
         Self::new(Ready::Stalled, "InvalidSpec", "Stalled", format!("the Release can't be read: {error}; correct the field"))
     }
 
+    /// The same, and something that whoever reads it has to know.
+    pub fn and(mut self, more: &str) -> Self {
+        self.message = format!("{}. {more}", self.message.trim_end_matches('.'));
+        self
+    }
+
     /// While an operation runs.
     pub fn progressing(operation: &Operation) -> Self {
         let step = operation.steps.iter().find(|step| step.state != StepState::Done);

@@ -27,7 +27,7 @@ pub fn choose(world: &World) -> Decision {
         return decision;
     }
     if world.spec.suspend {
-        return rest(world, Verdict::suspended());
+        return warned(world, rest(world, Verdict::suspended()));
     }
     if !world.rivals.is_empty() {
         return rest(world, Verdict::contested(&world.rivals));
@@ -37,7 +37,7 @@ pub fn choose(world: &World) -> Decision {
     }
     let failed = world.status.operation.as_ref().filter(|operation| operation.state == OperationState::Failed);
     if let Some(decision) = failed.and_then(|operation| after_failure(world, operation)) {
-        return decision;
+        return warned(world, decision);
     }
     if let (Some(hold), Some(current)) = (&world.status.hold, world.current())
         && asked(world).is_none_or(|asked| asked == hold.wanted)
@@ -52,6 +52,16 @@ pub fn choose(world: &World) -> Decision {
     match &world.desired {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(unseen)),
         Seen::Known(desired) => wanted(world, desired),
+    }
+}
+
+/// A failed migration may stand half way, and then no rest is without danger: the workloads run on it.
+fn warned(world: &World, decision: Decision) -> Decision {
+    let Decision::Rest { verdict, again } = decision else { return decision };
+    match exact::exposed(world) {
+        Ok(Some(danger)) => Decision::Rest { verdict: verdict.and(&danger), again },
+        Ok(None) => Decision::Rest { verdict, again },
+        Err(exact::Unlooked) => Decision::LookAtDatabase,
     }
 }
 
