@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     api::{
         BackupPoint, BackupPointStatus, Release, names,
-        operation::{Approval, Operation, OperationState, StepState},
+        operation::{Approval, ApprovalState, Operation, OperationState, StepState},
         status::ReleaseStatus,
     },
     cluster::{self, within},
@@ -403,7 +403,10 @@ fn asks_for_the_first_time(before: &ReleaseStatus) -> bool {
 
 fn describe(operation: &Operation) -> String {
     let steps: Vec<&str> = operation.steps.iter().map(|step| step.name.as_str()).collect();
-    format!("release {} ({}) at {}: {}. Steps: {}", operation.to, operation.version, operation.revision, operation.cause, steps.join(", "))
+    let Operation { to, version, revision, cause, .. } = operation;
+    let approved = operation.approval.as_ref().filter(|approval| approval.state == ApprovalState::Approved);
+    let approved = approved.map(|approval| format!(" Approved by {}.", approval.by.as_deref().unwrap_or("somebody"))).unwrap_or_default();
+    format!("release {to} ({version}) at {revision}: {cause}.{approved} Steps: {}", steps.join(", "))
 }
 
 /// The API server refuses longer notes.

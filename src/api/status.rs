@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::operation::Operation;
+use super::operation::{Approval, Operation};
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -140,6 +140,9 @@ pub struct HistoryEntry {
     /// Backup point from right before its migrations, where it had any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_point: Option<String>,
+    /// The say of a person when it was gone back to last: who agreed to what that took away, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

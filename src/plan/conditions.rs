@@ -93,7 +93,13 @@ fn verified(status: &ReleaseStatus) -> Option<Row> {
     let entry = status.history.iter().find(|entry| entry.release == number)?;
     Some(match entry.state {
         ReleaseState::KnownGood => {
-            ("Verified", "True", "KnownGood", format!("release {} ({}) is known good", entry.release, entry.version))
+            let approved = entry.approval.as_ref().map(|approval| {
+                let (by, at) =
+                    (approval.by.as_deref().unwrap_or("somebody"), approval.at.map(|at| format!(" at {at}")).unwrap_or_default());
+                format!("; going back to it was approved by {by}{at}")
+            });
+            let message = format!("release {} ({}) is known good{}", entry.release, entry.version, approved.unwrap_or_default());
+            ("Verified", "True", "KnownGood", message)
         }
         ReleaseState::Deploying | ReleaseState::Undone | ReleaseState::Failed | ReleaseState::Superseded => {
             ("Verified", "False", "NotKnownGood", format!("release {} ({}) is {:?}", entry.release, entry.version, entry.state))

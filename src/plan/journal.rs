@@ -105,6 +105,7 @@ pub fn opened(mut status: ReleaseStatus, operation: Operation) -> ReleaseStatus 
                 verified_at: None,
                 undone_at: None,
                 backup_point: None,
+                approval: None,
             },
         );
         trim(&mut status);
@@ -355,7 +356,10 @@ pub fn granted(mut status: ReleaseStatus, index: usize, approval: Approval, now:
         }
         ApprovalState::NotNeeded | ApprovalState::Waiting | ApprovalState::Outdated => loss,
     });
-    operation.approval = Some(approval);
+    operation.approval = Some(approval.clone());
+    let to = operation.to;
+    // Who agreed has to be known for longer than until the next operation.
+    mark(&mut status, to, |entry| entry.approval = (approval.state == ApprovalState::Approved).then_some(approval));
     Some(status)
 }
 
@@ -466,18 +470,18 @@ pub fn looked(mut status: ReleaseStatus, look: Look<'_>) -> ReleaseStatus {
     status
 }
 
+/// The status with the `requestedAt` token answered: the source was seen.
+pub fn answered(mut status: ReleaseStatus, requested_at: Option<&str>) -> ReleaseStatus {
+    if let Some(token) = requested_at {
+        status.last_handled_requested_at = Some(token.to_owned());
+    }
+    status
+}
+
 /// A rollback was undone: the releases that it took back shape what is live again, and that stays until something else is
 /// asked for.
 fn undone(status: &mut ReleaseStatus, operation: &Operation) {
     status.release = Some(operation.to);
-    /// The status with the `requestedAt` token answered: the source was seen.
-    pub fn answered(mut status: ReleaseStatus, requested_at: Option<&str>) -> ReleaseStatus {
-        if let Some(token) = requested_at {
-            status.last_handled_requested_at = Some(token.to_owned());
-        }
-        status
-    }
-
     let back = operation.from.unwrap_or_default();
     for entry in status.history.iter_mut().filter(|entry| entry.release > back && entry.release <= operation.to) {
         entry.undone_at = None;

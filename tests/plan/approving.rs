@@ -165,6 +165,23 @@ fn who_waits_is_told_what_goes_and_how_to_approve_and_that_another_approval_chan
 }
 
 #[test]
+fn who_approved_is_known_for_as_long_as_the_release_stands_in_the_history() {
+    let given = at_the_gate(Some(loss(12)));
+    let index = RESTORE.iter().position(|step| *step == StepName::Approve).expect("the plan has the step");
+    let granted = |state, by: Option<&str>| {
+        let approval = Approval { state, by: by.map(str::to_owned), at: Some(at(996)) };
+        let status = journal::granted(given.0.status.clone(), index, approval, at(996)).expect("the gate waits");
+        let next = operation(&given.0, Kind::Repair, 1, &[StepName::Deploy]);
+        let status = journal::closed(status, OperationState::Succeeded, at(997)).expect("it runs");
+        let status = journal::opened(status, next);
+        status.history.iter().find(|entry| entry.release == 1).and_then(|entry| entry.approval.clone())
+    };
+    let approved = granted(ApprovalState::Approved, Some("ada")).expect("it was approved");
+    assert_eq!((approved.by.as_deref(), approved.at), (Some("ada"), Some(at(996))));
+    assert_eq!(granted(ApprovalState::NotNeeded, None), None);
+}
+
+#[test]
 fn more_written_after_nobody_had_to_be_asked_takes_the_fence_down_and_asks() {
     let mut given = at_the_gate(Some(loss(0)));
     let index = |name: StepName| RESTORE.iter().position(|step| *step == name).expect("the plan has the step");

@@ -125,6 +125,7 @@ impl Given {
                 verified_at: None,
                 undone_at: (state == ReleaseState::Undone).then(|| at(500)),
                 backup_point: Some(point.clone()),
+                approval: None,
             },
         );
         self.0.points.insert(
