@@ -13,7 +13,7 @@ use super::{
 use crate::api::{
     Span,
     operation::{Kind, Loss, Operation, StepState},
-    status::{HistoryEntry, Hold, Quarantined, ReleaseState, ReleaseStatus},
+    status::{AsideState, HistoryEntry, Hold, Quarantined, ReleaseState, ReleaseStatus},
 };
 
 /// The state of a Release in one word and one sentence.
@@ -451,7 +451,11 @@ pub fn abandoned(error: &str) -> String {
 
 /// What is said when a deleted Release is let go: all that stays.
 pub fn farewell(status: &ReleaseStatus) -> String {
-    let kept: Vec<&str> = status.asides.iter().map(|aside| aside.schema.as_str()).collect();
+    let of = |state| {
+        let asides = status.asides.iter().filter(|aside| aside.state == state);
+        asides.map(|aside| aside.schema.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (kept, expected) = (of(AsideState::Kept), of(AsideState::Expected));
     let mut note = "nothing is held any more; live tables and the files of backup points stay".to_owned();
     if let Some(workloads) = journal::open_fence(status) {
         let scales: Vec<String> = workloads.iter().map(|scale| format!("{} to {}", scale.name, scale.replicas)).collect();
@@ -461,7 +465,10 @@ pub fn farewell(status: &ReleaseStatus) -> String {
         );
     }
     if !kept.is_empty() {
-        note.push_str(&format!("; so do the schemas {}", kept.join(", ")));
+        note.push_str(&format!("; so do the schemas {kept}"));
+    }
+    if !expected.is_empty() {
+        note.push_str(&format!("; so do, where a swap made them, {expected}"));
     }
     if !status.shadows.is_empty() {
         note.push_str(&format!("; these schemas could not be dropped and can be by hand: {}", status.shadows.join(", ")));
