@@ -362,6 +362,7 @@ pub struct HttpCheck {
     pub max_latency: Option<Span>,
     /// CEL over `body` (the answer as JSON) and `status`; must come to true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub expect: Option<String>,
 }
 
@@ -369,8 +370,11 @@ pub struct HttpCheck {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SqlCheck {
+    /// One SELECT of at most 8 s and 1 MiB.
+    #[schemars(length(min = 1, max = 16384))]
     pub query: String,
     /// CEL over `row` (the first row by column name) and `rows` (their number, at most 1,000); must come to true.
+    #[schemars(length(max = 1024))]
     pub expect: String,
 }
 
