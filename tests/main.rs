@@ -4,6 +4,7 @@
 mod cluster;
 mod crd_drift;
 mod database;
+mod expressions;
 mod forgotten;
 mod git;
 mod layering;

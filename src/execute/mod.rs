@@ -8,7 +8,6 @@ mod back_up;
 mod checks;
 mod deploy;
 mod discard;
-mod expression;
 mod fence;
 mod flush_cache;
 mod keep;
@@ -37,6 +36,7 @@ use crate::{
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
+    expression::Evaluator,
     mysql::{self, Database},
     plan::{input::Desired, journal::Outcome},
     record::{self, Pen},
@@ -49,6 +49,7 @@ pub struct Hands {
     client: Client,
     access: Access,
     http: reqwest::Client,
+    evaluator: Evaluator,
     pen: Pen,
     streams: Arc<Semaphore>,
     awake: Timestamp,
@@ -57,13 +58,23 @@ pub struct Hands {
 /// Backups and loads at the same time. Each holds a few MiB of rows and compressed portions, and many Releases may be worked
 /// on at once: without a limit of their own, a push to all of them would take the memory of the pod.
 const STREAMS: usize = 16;
+/// The file that this process was started from, also where it was replaced or removed since.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Pause before one that found no place asks again.
 const NEXT_PLACE: Duration = Duration::from_secs(1);
 
 impl Hands {
     /// `awake`: since when this process, and no other, runs steps. Time before that counts for no check.
     pub fn new(client: Client, access: Access, pen: Pen, awake: Timestamp) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)), awake })
+        Ok(Self {
+            http: checks::client()?,
+            evaluator: Evaluator::new(THIS_PROGRAM.into()),
+            client,
+            access,
+            pen,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            awake,
+        })
     }
 
     /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
