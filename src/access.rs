@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Component, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -212,14 +212,16 @@ impl Stores {
             return Err(outside());
         }
         let made = |error: std::io::Error| fail(format!("the folder can't be made: {error}; give the operator a volume there"));
-        std::fs::create_dir_all(&self.root).map_err(made)?;
+        if !self.root.exists() {
+            std::fs::create_dir_all(&self.root).and_then(|()| lasting(&self.root)).map_err(made)?;
+        }
         let root = self.root.canonicalize().map_err(made)?;
         // Part by part: through a symbolic link that leads elsewhere not even a folder is made.
         let mut folder = root.clone();
         for part in below {
             folder.push(part);
             if !folder.exists() {
-                std::fs::create_dir(&folder).or_else(already_there).map_err(made)?;
+                std::fs::create_dir(&folder).or_else(already_there).and_then(|()| lasting(&folder)).map_err(made)?;
             }
             folder = folder.canonicalize().map_err(made)?;
             if !folder.starts_with(&root) {
@@ -227,8 +229,15 @@ impl Stores {
             }
         }
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| fail(error.to_string()))?;
-        Ok(Arc::new(store))
+        // A file is told to be written once it and its name are on the disk: after a power cut a manifest is there only with all
+        // the files that it names.
+        Ok(Arc::new(store.with_fsync(true)))
     }
+}
+
+/// Puts a folder's name onto the disk.
+fn lasting(folder: &Path) -> std::io::Result<()> {
+    folder.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
 }
 
 /// Another Release may make the same folder at the same moment.
@@ -324,6 +333,8 @@ mod tests {
                 assert!(message.contains(&url), "{message}");
             }
         }
+        let store = format!("{:?}", stores.open(&url("/liqui")));
+        assert!(store.contains("fsync: true"), "a manifest could outlive the files that it names: {store}");
         let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
         assert_eq!(left(&elsewhere), 0, "nothing is made outside");
         assert!(root.join("liqui/api").is_dir());
