@@ -32,12 +32,14 @@ pub(super) struct Refusal(pub String);
 
 /// The statements of a script in order; empty ones are left out.
 pub(super) fn split(script: &str) -> Result<Vec<Statement>, Refusal> {
-    cut(script)?.into_iter().map(|Piece { text, effect }| Ok(Statement { text, effect: effect? })).collect()
+    cut(script)?.into_iter().map(|Piece { text, words: _, effect }| Ok(Statement { text, effect: effect? })).collect()
 }
 
 /// A statement that may be one that can't be run.
 pub(super) struct Piece {
     pub text: String,
+    /// In capitals; quoted ones as `?`, comments left out.
+    pub words: Vec<String>,
     pub effect: Result<Effect, Refusal>,
 }
 
@@ -126,7 +128,7 @@ fn finish(script: &str, start: usize, end: usize, words: &mut Words, pieces: &mu
         return;
     }
     let effect = effect(&words.list).map_err(|reason| refusal(script, start, &reason));
-    pieces.push(Piece { text: script.get(start..end).unwrap_or_default().trim().to_owned(), effect });
+    pieces.push(Piece { text: script.get(start..end).unwrap_or_default().trim().to_owned(), words: words.list, effect });
 }
 
 fn effect(words: &[String]) -> Result<Effect, String> {

@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, clippy::panic, reason = "a test that can't go on ends")]
 
 mod access;
+mod asking;
 mod backup;
 mod cut_off;
 mod migrations;
