@@ -294,15 +294,18 @@ pub struct CacheSpec {
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'VerifyCa' || has(self.credentials)").message("spec.cache.redis.tls.mode VerifyCa needs spec.cache.redis.credentials: a Secret with ca.crt"))]
 pub struct RedisSpec {
     pub host: String,
     #[serde(default = "defaults::redis_port")]
     pub port: u16,
     #[serde(default)]
     pub db: u16,
-    /// Secret with `password`, and `username` where the server has users.
+    /// Secret with `password`, `username` where the server has users, and `ca.crt` where its CA is not a public one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 /// What of the cache a rollback removes.
