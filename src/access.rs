@@ -5,20 +5,21 @@
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use object_store::{ObjectStore, local::LocalFileSystem};
 use url::Url;
 
 use crate::{
-    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, TlsMode},
-    cache::Cache,
+    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, TlsMode},
+    cache::{self, Cache},
     cluster::{self, within},
     error::Class,
-    mysql::{Database, Endpoint, Tls},
+    mysql::{self, Database, Endpoint},
     secret::Sensitive,
 };
 
@@ -36,6 +37,8 @@ pub enum Error {
     Store { url: String, detail: String },
     #[error("spec.source.git.url is an ssh:// URL: spec.source.git.secretRef must name a Secret with identity and known_hosts")]
     NoSshSecret,
+    #[error("spec.cache.redis.tls.mode is VerifyCa: spec.cache.redis.credentials must name a Secret with ca.crt")]
+    NoCa,
     #[error("Secret {name} has neither key allowed_signers nor one that ends in .asc: add who may sign")]
     NoSigners { name: String },
 }
@@ -49,6 +52,7 @@ impl Error {
             | Self::NotText { .. }
             | Self::Store { .. }
             | Self::NoSshSecret
+            | Self::NoCa
             | Self::NoSigners { .. } => Class::Permanent,
         }
     }
@@ -56,9 +60,12 @@ impl Error {
     /// CamelCase, for a condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } | Self::NoSshSecret | Self::NoSigners { .. } => {
-                "SecretNotFound"
-            }
+            Self::SecretMissing { .. }
+            | Self::KeyMissing { .. }
+            | Self::NotText { .. }
+            | Self::NoSshSecret
+            | Self::NoCa
+            | Self::NoSigners { .. } => "SecretNotFound",
             Self::Cluster(_) => "ApiServerUnavailable",
             Self::Store { .. } => "StoreUnavailable",
         }
@@ -147,9 +154,9 @@ impl Access {
         let mysql = &spec.mysql;
         let secret = self.secret(namespace, &mysql.credentials.secret_ref.name).await?;
         let tls = match mysql.tls.mode {
-            TlsMode::Disabled => Tls::Disabled,
-            TlsMode::VerifyIdentity => Tls::VerifyIdentity { ca_pem: secret.bytes("ca.crt") },
-            TlsMode::VerifyCa => Tls::VerifyCa { ca_pem: secret.bytes("ca.crt").ok_or_else(|| secret.missing("ca.crt"))? },
+            TlsMode::Disabled => mysql::Tls::Disabled,
+            TlsMode::VerifyIdentity => mysql::Tls::VerifyIdentity { ca_pem: secret.bytes("ca.crt").unwrap_or_else(public_cas) },
+            TlsMode::VerifyCa => mysql::Tls::VerifyCa { ca_pem: secret.bytes("ca.crt").ok_or_else(|| secret.missing("ca.crt"))? },
         };
         Ok(Database::new(Endpoint {
             host: mysql.host.clone(),
@@ -162,14 +169,26 @@ impl Access {
     }
 
     pub async fn cache(&self, namespace: &str, spec: &CacheSpec) -> Result<Cache, Error> {
-        let (username, password) = match &spec.redis.credentials {
-            None => (None, None),
-            Some(credentials) => {
-                let secret = self.secret(namespace, &credentials.secret_ref.name).await?;
-                (secret.optional("username")?, Some(Sensitive::new(secret.required("password")?)))
-            }
+        let RedisSpec { host, port, db, credentials, tls } = &spec.redis;
+        let secret = match credentials {
+            None => None,
+            Some(credentials) => Some(self.secret(namespace, &credentials.secret_ref.name).await?),
         };
-        Ok(Cache { host: spec.redis.host.clone(), port: spec.redis.port, db: spec.redis.db, username, password })
+        let ca = secret.as_ref().and_then(|secret| secret.bytes("ca.crt"));
+        let tls = match tls.mode {
+            TlsMode::Disabled => cache::Tls::Disabled,
+            TlsMode::VerifyIdentity => cache::Tls::VerifyIdentity { ca_pem: ca.unwrap_or_else(public_cas) },
+            TlsMode::VerifyCa => match (ca, &secret) {
+                (Some(ca_pem), _) => cache::Tls::VerifyCa { ca_pem },
+                (None, Some(secret)) => return Err(secret.missing("ca.crt")),
+                (None, None) => return Err(Error::NoCa),
+            },
+        };
+        let (username, password) = match &secret {
+            None => (None, None),
+            Some(secret) => (secret.optional("username")?, Some(Sensitive::new(secret.required("password")?))),
+        };
+        Ok(Cache { host: host.clone(), port: *port, db: *db, username, password, tls })
     }
 
     /// Names of the keys of a Secret, sorted.
@@ -233,6 +252,24 @@ impl Stores {
         // the files that it names.
         Ok(Arc::new(store.with_fsync(true)))
     }
+}
+
+/// The CAs that this machine trusts, as PEM: read once, as the HTTP clients do. They vouch for servers whose Secret names no CA.
+fn public_cas() -> Vec<u8> {
+    static PEM: OnceLock<Vec<u8>> = OnceLock::new();
+    let read = || {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "not all public CAs can be read");
+        }
+        found
+            .certs
+            .iter()
+            .map(|der| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(der)))
+            .collect::<String>()
+            .into_bytes()
+    };
+    PEM.get_or_init(read).clone()
 }
 
 /// Puts a folder's name onto the disk.
