@@ -4,11 +4,12 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Component, PathBuf},
-    sync::Arc,
+    path::{Component, Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
 use object_store::{ObjectStore, local::LocalFileSystem};
@@ -16,11 +17,11 @@ use tokio::{sync::OnceCell, time::timeout};
 use url::Url;
 
 use crate::{
-    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, TlsMode},
-    cache::Cache,
+    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, TlsMode},
+    cache::{self, Cache},
     cluster::{self, within},
     error::Class,
-    mysql::{Database, Endpoint, Tls},
+    mysql::{self, Database, Endpoint},
     secret::Sensitive,
 };
 
@@ -45,6 +46,8 @@ pub enum Error {
     StoreAway { url: String },
     #[error("spec.source.git.url is an ssh:// URL: spec.source.git.secretRef must name a Secret with identity and known_hosts")]
     NoSshSecret,
+    #[error("spec.cache.redis.tls.mode is VerifyCa: spec.cache.redis.credentials must name a Secret with ca.crt")]
+    NoCa,
     #[error("Secret {name} has neither key allowed_signers nor one that ends in .asc: add who may sign")]
     NoSigners { name: String },
 }
@@ -59,6 +62,7 @@ impl Error {
             | Self::NotText { .. }
             | Self::Store { .. }
             | Self::NoSshSecret
+            | Self::NoCa
             | Self::NoSigners { .. } => Class::Permanent,
         }
     }
@@ -66,9 +70,12 @@ impl Error {
     /// CamelCase, for a condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::SecretMissing { .. } | Self::KeyMissing { .. } | Self::NotText { .. } | Self::NoSshSecret | Self::NoSigners { .. } => {
-                "SecretNotFound"
-            }
+            Self::SecretMissing { .. }
+            | Self::KeyMissing { .. }
+            | Self::NotText { .. }
+            | Self::NoSshSecret
+            | Self::NoCa
+            | Self::NoSigners { .. } => "SecretNotFound",
             Self::Cluster(_) | Self::NoCluster => "ApiServerUnavailable",
             Self::Store { .. } | Self::StoreAway { .. } => "StoreUnavailable",
         }
@@ -173,9 +180,9 @@ impl Access {
         let mysql = &spec.mysql;
         let secret = self.secret(namespace, &mysql.credentials.secret_ref.name).await?;
         let tls = match mysql.tls.mode {
-            TlsMode::Disabled => Tls::Disabled,
-            TlsMode::VerifyIdentity => Tls::VerifyIdentity { ca_pem: secret.bytes("ca.crt") },
-            TlsMode::VerifyCa => Tls::VerifyCa { ca_pem: secret.bytes("ca.crt").ok_or_else(|| secret.missing("ca.crt"))? },
+            TlsMode::Disabled => mysql::Tls::Disabled,
+            TlsMode::VerifyIdentity => mysql::Tls::VerifyIdentity { ca_pem: secret.bytes("ca.crt").unwrap_or_else(public_cas) },
+            TlsMode::VerifyCa => mysql::Tls::VerifyCa { ca_pem: secret.bytes("ca.crt").ok_or_else(|| secret.missing("ca.crt"))? },
         };
         Ok(Database::new(Endpoint {
             host: mysql.host.clone(),
@@ -188,14 +195,26 @@ impl Access {
     }
 
     pub async fn cache(&self, namespace: &str, spec: &CacheSpec) -> Result<Cache, Error> {
-        let (username, password) = match &spec.redis.credentials {
-            None => (None, None),
-            Some(credentials) => {
-                let secret = self.secret(namespace, &credentials.secret_ref.name).await?;
-                (secret.optional("username")?, Some(Sensitive::new(secret.required("password")?)))
-            }
+        let RedisSpec { host, port, db, credentials, tls } = &spec.redis;
+        let secret = match credentials {
+            None => None,
+            Some(credentials) => Some(self.secret(namespace, &credentials.secret_ref.name).await?),
         };
-        Ok(Cache { host: spec.redis.host.clone(), port: spec.redis.port, db: spec.redis.db, username, password })
+        let ca = secret.as_ref().and_then(|secret| secret.bytes("ca.crt"));
+        let tls = match tls.mode {
+            TlsMode::Disabled => cache::Tls::Disabled,
+            TlsMode::VerifyIdentity => cache::Tls::VerifyIdentity { ca_pem: ca.unwrap_or_else(public_cas) },
+            TlsMode::VerifyCa => match (ca, &secret) {
+                (Some(ca_pem), _) => cache::Tls::VerifyCa { ca_pem },
+                (None, Some(secret)) => return Err(secret.missing("ca.crt")),
+                (None, None) => return Err(Error::NoCa),
+            },
+        };
+        let (username, password) = match &secret {
+            None => (None, None),
+            Some(secret) => (secret.optional("username")?, Some(Sensitive::new(secret.required("password")?))),
+        };
+        Ok(Cache { host: host.clone(), port: *port, db: *db, username, password, tls })
     }
 
     /// Names of the keys of a Secret, sorted.
@@ -238,14 +257,16 @@ impl Stores {
             return Err(outside());
         }
         let made = |error: std::io::Error| fail(format!("the folder can't be made: {error}; give the operator a volume there"));
-        std::fs::create_dir_all(&self.root).map_err(made)?;
+        if !self.root.exists() {
+            std::fs::create_dir_all(&self.root).and_then(|()| lasting(&self.root)).map_err(made)?;
+        }
         let root = self.root.canonicalize().map_err(made)?;
         // Part by part: through a symbolic link that leads elsewhere not even a folder is made.
         let mut folder = root.clone();
         for part in below {
             folder.push(part);
             if !folder.exists() {
-                std::fs::create_dir(&folder).or_else(already_there).map_err(made)?;
+                std::fs::create_dir(&folder).or_else(already_there).and_then(|()| lasting(&folder)).map_err(made)?;
             }
             folder = folder.canonicalize().map_err(made)?;
             if !folder.starts_with(&root) {
@@ -253,8 +274,33 @@ impl Stores {
             }
         }
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| fail(error.to_string()))?;
-        Ok(Arc::new(store))
+        // A file is told to be written once it and its name are on the disk: after a power cut a manifest is there only with all
+        // the files that it names.
+        Ok(Arc::new(store.with_fsync(true)))
     }
+}
+
+/// The CAs that this machine trusts, as PEM: read once, as the HTTP clients do. They vouch for servers whose Secret names no CA.
+fn public_cas() -> Vec<u8> {
+    static PEM: OnceLock<Vec<u8>> = OnceLock::new();
+    let read = || {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "not all public CAs can be read");
+        }
+        found
+            .certs
+            .iter()
+            .map(|der| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(der)))
+            .collect::<String>()
+            .into_bytes()
+    };
+    PEM.get_or_init(read).clone()
+}
+
+/// Puts a folder's name onto the disk.
+fn lasting(folder: &Path) -> std::io::Result<()> {
+    folder.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
 }
 
 /// Another Release may make the same folder at the same moment.
@@ -350,6 +396,8 @@ mod tests {
                 assert!(message.contains(&url), "{message}");
             }
         }
+        let store = format!("{:?}", stores.open(&url("/liqui")));
+        assert!(store.contains("fsync: true"), "a manifest could outlive the files that it names: {store}");
         let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
         assert_eq!(left(&elsewhere), 0, "nothing is made outside");
         assert!(root.join("liqui/api").is_dir());

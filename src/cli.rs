@@ -24,6 +24,9 @@ pub enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Judge the CEL expression on standard input: what the operator starts for each check that has one.
+    #[command(hide = true)]
+    Evaluate,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -38,7 +38,7 @@ use crate::{
     cli::Settings,
     cluster::{self, within},
     error::Class,
-    execute::Hands,
+    execute::{Full, Hands},
     lease::{self, Election, Identity, Leadership, Terms},
     observe::{Eyes, GitError, git::Limits},
     plan::{self, Decision, input::Seen, journal::Outcome},
@@ -375,6 +375,11 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
         Seen::Unknown(_) => None,
     };
     let pen = &context.pen;
+    let release = match (&revision, &decision) {
+        // A rest writes that down together with its verdict.
+        (_, Decision::Rest { .. }) | (None, _) => release,
+        (Some(_), _) => pen.looked(release, now).await?,
+    };
     match decision {
         // Asked for twice: the answer was there, so there is nothing more to see.
         Decision::LookAtDatabase => Ok(Action::requeue(PAUSE_AFTER_ERROR)),
@@ -431,7 +436,15 @@ async fn run_step(
     let recorded = |release: &Release| {
         release.status.as_ref().and_then(|status| status.operation.as_ref()).and_then(|operation| operation.steps.get(index)).cloned()
     };
-    let begun = match recorded(&release) {
+    let planned = recorded(&release);
+    let _place = match planned.as_ref().map_or(Ok(None), |step| context.hands.place(step)) {
+        Ok(place) => place,
+        Err(Full { message, again }) => {
+            context.pen.queue(&release, index, message, now).await?;
+            return Ok(Action::requeue(again));
+        }
+    };
+    let begun = match planned {
         // Begun before and not told to try again: it goes on under the entry that is there.
         Some(step) if step.state == crate::api::operation::StepState::Started && step.retry_at.is_none() => release,
         Some(_) | None => context.pen.begin(&release, index, now).await?,
@@ -475,9 +488,12 @@ async fn newest(cached: &Release, context: &Context) -> Result<Option<Release>, 
 }
 
 async fn unreadable(metadata: &ObjectMeta, error: &str, context: &Context) -> Result<Action, Error> {
-    let (namespace, name) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    tracing::warn!(namespace, release = name, error, "a Release can't be read");
-    context.pen.unreadable(&namespace, &name, metadata.generation.unwrap_or_default(), error, now()).await?;
+    tracing::warn!(namespace = metadata.namespace, release = metadata.name, error, "a Release can't be read");
+    if metadata.deletion_timestamp.is_some() {
+        context.pen.abandon(metadata, error).await?;
+    } else {
+        context.pen.unreadable(metadata, error, now()).await?;
+    }
     Ok(Action::await_change())
 }
 

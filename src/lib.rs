@@ -17,11 +17,12 @@
 //! | [`api`] | words: what users write and read | nobody |
 //! | [`plan`] | judgement: pure, no IO, no clock | api |
 //! | [`observe`] | eyes: git, workloads, database, points. Reads only | plan's input and needs, access, cluster, mysql, secret |
-//! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, lease, record (for backup points) |
+//! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, expression, lease, record (for backup points) |
 //! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
 //! | [`access`] | from a Release's references to connections | api, engines |
 //! | [`reach`] | addresses that no Release may reach | nobody |
+//! | [`expression`] | a check's CEL, judged by a process of its own | nobody |
 //! | [`lease`] | which of several replicas works | cluster, error |
 //! | [`webhook`] | a git server's hint that there is something to look at | access, api, cluster, secret, telemetry |
 //! | [`controller`], [`telemetry`], [`cli`], [`crd`] | wiring | all |
@@ -47,6 +48,7 @@ pub mod controller;
 pub mod crd;
 pub mod error;
 pub mod execute;
+pub mod expression;
 pub mod lease;
 pub mod mysql;
 pub mod observe;

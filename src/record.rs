@@ -5,9 +5,11 @@
 //! `plan::journal` and `plan::summary`; this file adds no judgement.
 
 use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    core::{ApiResource, DynamicObject},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
@@ -15,15 +17,14 @@ use serde_json::json;
 use crate::{
     api::{
         BackupPoint, BackupPointStatus, Release, names,
-        operation::{Approval, Operation, OperationState, StepState},
+        operation::{Approval, ApprovalState, Operation, OperationState, StepState},
         status::ReleaseStatus,
     },
     cluster::{self, within},
     error::Class,
     plan::{
-        Verdict, heeds_source,
-        input::Life,
-        journal::{self, Outcome},
+        Verdict,
+        journal::{self, Look, Outcome},
         summary,
     },
     telemetry::Metrics,
@@ -60,12 +61,19 @@ impl Pen {
         Self { recorder: Recorder::new(client.clone(), reporter), client, metrics }
     }
 
+    /// Writes down that the source was seen since a `requestedAt` token was set: a look that failed is no answer to it.
+    pub async fn looked(&self, release: Release, now: Timestamp) -> Result<Release, Error> {
+        let before = status(&release);
+        let after = journal::answered(before.clone(), requested_at(&release));
+        if after == before { Ok(release) } else { self.put(&release, after, now).await }
+    }
+
     /// Writes a new operation down, all its steps pending.
     pub async fn begin_operation(&self, release: &Release, operation: Operation, now: Timestamp) -> Result<Release, Error> {
         let told = Told::new(EventType::Normal, format!("{}Begun", operation.kind.as_str()), describe(&operation));
         let verdict = Verdict::progressing(&operation);
-        let revision = Some(operation.revision.clone());
-        let status = with_look(release, journal::opened(status(release), operation), revision);
+        let mut status = with_look(release, journal::opened(status(release), operation));
+        status.last_attempted_revision = status.operation.as_ref().map(|operation| operation.revision.clone());
         let written = self.write(release, status, &verdict, now).await?;
         self.tell(&written, told).await;
         Ok(written)
@@ -84,6 +92,17 @@ impl Pen {
             .await;
         }
         Ok(written)
+    }
+
+    /// Writes down that a step waits for its turn, if that is not there already.
+    pub async fn queue(&self, release: &Release, step: usize, message: String, now: Timestamp) -> Result<Release, Error> {
+        let before = status(release);
+        let after = journal::queued(before.clone(), step, message).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        if after == before {
+            return Ok(release.clone());
+        }
+        let verdict = progressing(&after);
+        self.write(release, after, &verdict, now).await
     }
 
     /// Writes down how a step went.
@@ -159,16 +178,9 @@ impl Pen {
     /// Lets a deleted Release go, and says what stays.
     pub async fn farewell(&self, release: &Release) -> Result<(), Error> {
         let status = status(release);
-        let kept: Vec<&str> = status.asides.iter().map(|aside| aside.schema.as_str()).collect();
-        let mut note = "nothing is held any more; live tables and the files of backup points stay".to_owned();
-        if !kept.is_empty() {
-            note.push_str(&format!("; so do the schemas {}", kept.join(", ")));
-        }
-        if !status.shadows.is_empty() {
-            note.push_str(&format!("; these schemas could not be dropped and can be by hand: {}", status.shadows.join(", ")));
-        }
+        let type_ = if journal::open_fence(&status).is_some() { EventType::Warning } else { EventType::Normal };
         self.metrics.forget(&release.namespace().unwrap_or_default(), &release.name_any());
-        self.tell(release, Told::new(EventType::Normal, "Released".to_owned(), note)).await;
+        self.tell(release, Told::new(type_, "Released".to_owned(), summary::farewell(&status))).await;
         let finalizers = release.finalizers().iter().filter(|name| *name != names::FINALIZER).cloned().collect();
         self.finalizers(release, finalizers).await
     }
@@ -194,7 +206,7 @@ impl Pen {
     /// Writes down that failures were forgotten.
     pub async fn reset(&self, release: &Release, token: String, now: Timestamp) -> Result<Release, Error> {
         let status = journal::reset(status(release), token.clone());
-        let written = self.put(release, with_look(release, status, None), now).await?;
+        let written = self.put(release, with_look(release, status), now).await?;
         self.tell(
             &written,
             Told::new(
@@ -207,10 +219,14 @@ impl Pen {
         Ok(written)
     }
 
-    /// Writes down what a look came to, if it says anything new.
+    /// Writes down what a look came to, if it says anything new. `revision` is what the source holds, where it was seen.
     pub async fn observed(&self, release: &Release, verdict: &Verdict, revision: Option<String>, now: Timestamp) -> Result<Release, Error> {
         let before = status(release);
-        let status = with_look(release, before.clone(), revision);
+        let mut status = with_look(release, before.clone());
+        if revision.is_some() {
+            status = journal::answered(status, requested_at(release));
+            status.last_attempted_revision = revision;
+        }
         let generation = release.metadata.generation.unwrap_or_default();
         let after = summary::apply(status, verdict, generation, now);
         self.metrics.ready(&release.namespace().unwrap_or_default(), &release.name_any(), verdict.is_ready());
@@ -226,15 +242,58 @@ impl Pen {
     }
 
     /// Marks a Release that can't be read. Its other fields are not known, so only the conditions are written.
-    pub async fn unreadable(&self, namespace: &str, name: &str, generation: i64, error: &str, now: Timestamp) -> Result<(), Error> {
-        let verdict = Verdict::invalid(error);
-        let status = summary::apply(ReleaseStatus::default(), &verdict, generation, now);
-        let patch = json!({"status": {"conditions": status.conditions, "observedGeneration": generation, "phase": status.phase}});
-        let api: Api<kube::core::DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &kube::core::ApiResource::erase::<Release>(&()));
-        within(format!("writing the status of Release {name}"), api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)))
+    pub async fn unreadable(&self, metadata: &ObjectMeta, error: &str, now: Timestamp) -> Result<(), Error> {
+        let generation = metadata.generation.unwrap_or_default();
+        let status = summary::apply(ReleaseStatus::default(), &Verdict::invalid(error), generation, now);
+        let patch = json!({
+            "metadata": {"resourceVersion": metadata.resource_version},
+            "status": {"conditions": status.conditions, "observedGeneration": generation, "phase": status.phase},
+        });
+        let (name, api) = self.untyped(metadata);
+        within(format!("writing the status of Release {name}"), api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)))
             .await?;
         Ok(())
+    }
+
+    /// Lets a deleted Release go that can't be read: what it holds is not known, so nobody could ever free it.
+    pub async fn abandon(&self, metadata: &ObjectMeta, error: &str) -> Result<(), Error> {
+        let (mine, others): (Vec<_>, Vec<_>) = metadata.finalizers.iter().flatten().partition(|name| *name == names::FINALIZER);
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let (name, api) = self.untyped(metadata);
+        let event = Event {
+            type_: EventType::Warning,
+            action: "Release".to_owned(),
+            reason: "Abandoned".to_owned(),
+            note: Some(shortened(summary::abandoned(error))),
+            secondary: None,
+        };
+        let object = ObjectReference {
+            api_version: Some(Release::api_version(&()).into_owned()),
+            kind: Some(Release::kind(&()).into_owned()),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        if let Err(error) = within("publishing an event", self.recorder.publish(&event, &object)).await {
+            tracing::warn!(release = name, %error, "an event was lost");
+        }
+        let patch = json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": others}});
+        match within(format!("writing the finalizers of Release {name}"), api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)))
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn untyped(&self, metadata: &ObjectMeta) -> (String, Api<DynamicObject>) {
+        let resource = ApiResource::erase::<Release>(&());
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        (metadata.name.clone().unwrap_or_default(), Api::namespaced_with(self.client.clone(), namespace, &resource))
     }
 
     /// Writes the facts of a backup point, as its manifest has them.
@@ -268,10 +327,6 @@ impl Pen {
             let merged = within(doing, api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
             return Box::pin(self.put(&merged, status, now)).await;
         }
-        // A look at the source is all that the token asked for.
-        let life = if release.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted };
-        let looked = heeds_source(&self::status(release), life);
-        let status = if looked { with_look(release, status, None) } else { status };
         let patch = json!({
             "apiVersion": Release::api_version(&()),
             "kind": Release::kind(&()),
@@ -323,20 +378,14 @@ fn progressing(status: &ReleaseStatus) -> Verdict {
     status.operation.as_ref().map_or_else(Verdict::suspended, Verdict::progressing)
 }
 
-/// Tokens and revisions that a look has taken note of.
-fn with_look(release: &Release, mut status: ReleaseStatus, revision: Option<String>) -> ReleaseStatus {
-    if let Some(token) = release.annotations().get(names::REQUESTED_AT) {
-        status.last_handled_requested_at = Some(token.clone());
-    }
-    if revision.is_some() {
-        status.last_attempted_revision = revision;
-    }
-    // Once the pin is gone, the same one may be set again and means it again.
-    let pinned = release.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_ref());
-    if pinned.is_none() || status.restored_point.as_ref() != pinned {
-        status.restored_point = None;
-    }
-    status
+/// What the object says, as far as it is remembered.
+fn with_look(release: &Release, status: ReleaseStatus) -> ReleaseStatus {
+    let pinned_point = release.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_deref());
+    journal::looked(status, Look { undo: release.annotations().get(names::UNDO).map(String::as_str), pinned_point })
+}
+
+fn requested_at(release: &Release) -> Option<&str> {
+    release.annotations().get(names::REQUESTED_AT).map(String::as_str)
 }
 
 fn is_marked_unreadable(release: &Release) -> bool {
@@ -354,7 +403,10 @@ fn asks_for_the_first_time(before: &ReleaseStatus) -> bool {
 
 fn describe(operation: &Operation) -> String {
     let steps: Vec<&str> = operation.steps.iter().map(|step| step.name.as_str()).collect();
-    format!("release {} ({}) at {}: {}. Steps: {}", operation.to, operation.version, operation.revision, operation.cause, steps.join(", "))
+    let Operation { to, version, revision, cause, .. } = operation;
+    let approved = operation.approval.as_ref().filter(|approval| approval.state == ApprovalState::Approved);
+    let approved = approved.map(|approval| format!(" Approved by {}.", approval.by.as_deref().unwrap_or("somebody"))).unwrap_or_default();
+    format!("release {to} ({version}) at {revision}: {cause}.{approved} Steps: {}", steps.join(", "))
 }
 
 /// The API server refuses longer notes.

@@ -59,6 +59,11 @@ pub fn aside(database: &str, uid: &str, operation: u64) -> String {
     format!("{database}_backout_{}_{operation}_aside", short(&Sha256::digest(uid)))
 }
 
+/// An operation of a Release as the database knows it: unique for each operation of each Release that ever was.
+pub fn operation(uid: &str, operation: u64) -> String {
+    format!("{uid}/{operation}")
+}
+
 /// Names one plan of one operation of one Release: approving it approves nothing else.
 pub fn plan_digest(uid: &str, operation: u64, actions: &[super::operation::Action]) -> String {
     let mut hash = Sha256::new();

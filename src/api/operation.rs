@@ -51,6 +51,9 @@ pub struct Operation {
     /// The database and backup store that it was planned for; with others it does not go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// The workloads that it was planned for; with others it does not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// `metadata.generation` when it began.
     pub generation: i64,
     pub started_at: Timestamp,

@@ -41,7 +41,7 @@ pub struct ReleaseSpec {
     /// How long to wait after a refusal before trying again.
     #[serde(default = "defaults::retry_interval")]
     pub retry_interval: Span,
-    /// How long one operation may take.
+    /// How long one step of an operation may take. What only prepares waits until it can be done.
     #[serde(default = "defaults::timeout")]
     pub timeout: Span,
     /// Begin no new operation; the one that runs is finished.
@@ -294,15 +294,18 @@ pub struct CacheSpec {
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'VerifyCa' || has(self.credentials)").message("spec.cache.redis.tls.mode VerifyCa needs spec.cache.redis.credentials: a Secret with ca.crt"))]
 pub struct RedisSpec {
     pub host: String,
     #[serde(default = "defaults::redis_port")]
     pub port: u16,
     #[serde(default)]
     pub db: u16,
-    /// Secret with `password`, and `username` where the server has users.
+    /// Secret with `password`, `username` where the server has users, and `ca.crt` where its CA is not a public one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 /// What of the cache a rollback removes.
@@ -362,6 +365,7 @@ pub struct HttpCheck {
     pub max_latency: Option<Span>,
     /// CEL over `body` (the answer as JSON) and `status`; must come to true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub expect: Option<String>,
 }
 
@@ -369,8 +373,11 @@ pub struct HttpCheck {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SqlCheck {
+    /// One SELECT of at most 8 s and 1 MiB.
+    #[schemars(length(min = 1, max = 16384))]
     pub query: String,
     /// CEL over `row` (the first row by column name) and `rows` (their number, at most 1,000); must come to true.
+    #[schemars(length(max = 1024))]
     pub expect: String,
 }
 

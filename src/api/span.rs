@@ -5,8 +5,10 @@ use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The pattern that Flux uses for durations, so that users meet nothing new.
-const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
+/// The pattern that Flux uses for durations, so that users meet nothing new, but with so few digits that no text of
+/// [`LONGEST`] characters comes to a century, which would be refused only once it is stored.
+const PATTERN: &str = r"^([0-9]{1,5}(\.[0-9]+)?h|[0-9]{1,7}(\.[0-9]+)?m|[0-9]{1,9}(\.[0-9]+)?(s|ms))+$";
+const LONGEST: usize = 32;
 
 /// A length of time, kept to the millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +88,7 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": PATTERN, "maxLength": 32})
+        json_schema!({"type": "string", "pattern": PATTERN, "maxLength": LONGEST})
     }
 }
 
@@ -101,6 +103,17 @@ mod tests {
             assert_eq!(span.0.as_millis(), millis, "{text}");
             assert_eq!(span.to_string().parse(), Ok(span), "{text}");
         }
+    }
+
+    #[test]
+    fn the_longest_span_that_the_definition_lets_through_can_be_read() {
+        for part in ["99999h", "9999999m", "999999999s", "999999999ms"] {
+            let text = part.repeat(LONGEST / part.len());
+            assert!(text.parse::<Span>().is_ok(), "{text}");
+        }
+        let mixed = "999999999s999999999s999999999s9h";
+        assert!(mixed.len() == LONGEST && mixed.parse::<Span>().is_ok(), "{mixed}");
+        assert!("99999999999h".parse::<Span>().is_err());
     }
 
     #[test]

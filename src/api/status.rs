@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::operation::Operation;
+use super::operation::{Approval, Operation};
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -140,6 +140,9 @@ pub struct HistoryEntry {
     /// Backup point from right before its migrations, where it had any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_point: Option<String>,
+    /// The say of a person when it was gone back to last: who agreed to what that took away, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -187,6 +190,17 @@ pub struct Aside {
     pub at: Timestamp,
     /// Dropped after this instant.
     pub until: Timestamp,
+    #[serde(default)]
+    pub state: AsideState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AsideState {
+    /// The swap was begun. Whether it happened, and so whether the schema is there, only the database can say.
+    Expected,
+    /// The tables are in it.
+    #[default]
+    Kept,
 }
 
 /// An undone rollback.

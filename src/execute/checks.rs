@@ -8,12 +8,13 @@ use std::{
 
 use futures::future::join_all;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 use url::Url;
 
-use super::{Task, expression};
+use super::Task;
 use crate::{
     api::release::{Check, HttpCheck, SqlCheck},
+    expression::Evaluator,
     mysql,
     reach::{self, Refused, Resolver},
 };
@@ -37,8 +38,9 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
 
 /// Runs all checks at the same time; returns what failed, by check, in the order of the spec.
 pub async fn round(task: &Task<'_>) -> Vec<String> {
+    let judge = &Judge { evaluator: &task.hands.evaluator, turn: Mutex::new(()) };
     let checks = task.release.spec.verify.checks.iter().map(|check| async move {
-        let result = timeout(CHECK_TIMEOUT, run(task, check))
+        let result = timeout(CHECK_TIMEOUT, run(task, judge, check))
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())));
         result.err().map(|reason| format!("check {} failed: {reason}", check.name))
@@ -46,11 +48,24 @@ pub async fn round(task: &Task<'_>) -> Vec<String> {
     join_all(checks).await.into_iter().flatten().collect()
 }
 
-async fn run(task: &Task<'_>, check: &Check) -> Result<(), String> {
+/// One round's expressions one after the other: however many expensive ones a Release has, it takes one place from the others.
+struct Judge<'a> {
+    evaluator: &'a Evaluator,
+    turn: Mutex<()>,
+}
+
+impl Judge<'_> {
+    async fn holds<const N: usize>(&self, expression: &str, variables: [(&str, Value); N]) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        self.evaluator.holds(expression, variables).await
+    }
+}
+
+async fn run(task: &Task<'_>, judge: &Judge<'_>, check: &Check) -> Result<(), String> {
     if let Some(http) = &check.http {
-        self::http(&task.hands.http, http).await
+        self::http(&task.hands.http, judge, http).await
     } else if let Some(sql) = &check.sql {
-        self::sql(task, sql).await
+        self::sql(task, judge, sql).await
     } else if check.redis.is_some() {
         let cache = task.cache().await.map_err(|error| error.to_string())?;
         cache.ping().await.map_err(|error| error.to_string())
@@ -59,7 +74,7 @@ async fn run(task: &Task<'_>, check: &Check) -> Result<(), String> {
     }
 }
 
-async fn http(client: &reqwest::Client, check: &HttpCheck) -> Result<(), String> {
+async fn http(client: &reqwest::Client, judge: &Judge<'_>, check: &HttpCheck) -> Result<(), String> {
     let begun = Instant::now();
     let url = Url::parse(&check.url).map_err(|_| "its url can't be read".to_owned())?;
     reach::literal(&url).map_err(|refused| refused.to_string())?;
@@ -83,16 +98,16 @@ async fn http(client: &reqwest::Client, check: &HttpCheck) -> Result<(), String>
     }
     let Some(expect) = &check.expect else { return Ok(()) };
     let body: Value = serde_json::from_slice(&body).map_err(|_| "the answer is not JSON".to_owned())?;
-    expression::holds(expect, &[("body", body), ("status", Value::from(status))])
+    judge.holds(expect, [("body", body), ("status", Value::from(status))]).await
 }
 
-async fn sql(task: &Task<'_>, check: &SqlCheck) -> Result<(), String> {
+async fn sql(task: &Task<'_>, judge: &Judge<'_>, check: &SqlCheck) -> Result<(), String> {
     let database = task.database().await.map_err(|error| error.to_string())?;
     let rows = mysql::query(&database, &check.query).await.map_err(|error| error.to_string())?;
     let first = rows.first().cloned().unwrap_or_default();
     let count = Value::from(rows.len());
     let first: Map<String, Value> = first.into_iter().collect();
-    expression::holds(&check.expect, &[("row", Value::Object(first)), ("rows", count)])
+    judge.holds(&check.expect, [("row", Value::Object(first)), ("rows", count)]).await
 }
 
 /// Without the URL, which the check's name stands for and which may carry a token.

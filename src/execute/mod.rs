@@ -8,7 +8,6 @@ mod back_up;
 mod checks;
 mod deploy;
 mod discard;
-mod expression;
 mod fence;
 mod flush_cache;
 mod keep;
@@ -25,18 +24,19 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     access::{self, Access},
     api::{
         Kept, Migration, Release, names,
-        operation::{Action, Revert, Step},
+        operation::{Action, Revert, Step, StepName},
         release::{CacheSpec, DatabaseSpec},
     },
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
+    expression::Evaluator,
     lease::Leadership,
     mysql::{self, Database},
     plan::{input::Desired, journal::Outcome},
@@ -50,6 +50,7 @@ pub struct Hands {
     client: Client,
     access: Access,
     http: reqwest::Client,
+    evaluator: Evaluator,
     pen: Pen,
     streams: Arc<Semaphore>,
     leadership: Leadership,
@@ -58,26 +59,44 @@ pub struct Hands {
 /// Backups and loads at the same time. Each holds a few MiB of rows and compressed portions, and many Releases may be worked
 /// on at once: without a limit of their own, a push to all of them would take the memory of the pod.
 const STREAMS: usize = 16;
+/// The file that this process was started from, also where it was replaced or removed since.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Pause before one that found no place asks again.
 const NEXT_PLACE: Duration = Duration::from_secs(1);
 
+/// Every place is taken.
+pub struct Full {
+    pub message: String,
+    pub again: Duration,
+}
+
 impl Hands {
     pub fn new(client: Client, access: Access, pen: Pen, leadership: Leadership) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: checks::client()?, client, access, pen, streams: Arc::new(Semaphore::new(STREAMS)), leadership })
+        Ok(Self {
+            http: checks::client()?,
+            evaluator: Evaluator::new(THIS_PROGRAM.into()),
+            client,
+            access,
+            pen,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            leadership,
+        })
+    }
+
+    /// A place for a step that reads or writes a whole database. It is asked for before the step is begun, so that waiting for
+    /// it counts against no deadline, and held until the step has run.
+    pub fn place(&self, step: &Step) -> Result<Option<OwnedSemaphorePermit>, Full> {
+        if !matches!(step.name, StepName::BackUp | StepName::Stage) {
+            return Ok(None);
+        }
+        let message = || format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
+        Arc::clone(&self.streams).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
     }
 
     /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
     /// its digest is the one that was planned.
     pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp) -> Outcome {
         let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
-        let _place = match (&step.action, self.streams.try_acquire()) {
-            (Action::BackUp { .. } | Action::Stage { .. }, Err(_)) => {
-                let message = format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
-                return Outcome::Waiting { message, again: NEXT_PLACE, failures: None };
-            }
-            (Action::BackUp { .. } | Action::Stage { .. }, Ok(place)) => Some(place),
-            (_, _) => None,
-        };
         let done = match &step.action {
             Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
             Action::Preflight { release: number, migrations, reverts, database, cache } => {
@@ -279,9 +298,9 @@ impl Task<'_> {
         object_store::path::Path::from_iter([self.namespace.as_str(), self.uid(), point])
     }
 
-    /// Unique for each operation of each Release that ever was.
+    /// The operation as the database knows it.
     fn operation(&self) -> String {
-        format!("{}/{}", self.uid(), self.number())
+        names::operation(self.uid(), self.number())
     }
 }
 

@@ -8,6 +8,7 @@ use super::endpoint::Session;
 use super::error::Result;
 use super::ident::{literal, qualified};
 use super::owner::OWNER;
+use super::{definition, lock};
 
 /// One row for each migration that is applied or under way.
 pub const MIGRATIONS: &str = "_backout_migrations";
@@ -40,18 +41,20 @@ pub struct Applied {
     pub state: State,
     /// The release number that brought it.
     pub release: u64,
-    /// How many statements are done.
+    /// How many statements are done; those that change only the session count with the next one.
     pub statements_done: usize,
     /// The schema's fingerprint before the statement that is under way, if it is DDL.
     pub(super) fingerprint: Option<String>,
     /// Of the script that takes it back, once that is under way.
     pub(super) down_checksum: Option<String>,
-    /// Why it failed.
+    /// Why it failed; while a statement is under way whose effect can't be seen, that.
     pub message: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Recorded, and nothing of it took effect yet. Stored as `applying`: [`is_untouched`] tells.
+    Intended,
     Applying,
     Applied,
     Reverting,
@@ -62,7 +65,7 @@ pub enum State {
 impl State {
     pub(super) fn word(self) -> &'static str {
         match self {
-            Self::Applying => "applying",
+            Self::Intended | Self::Applying => "applying",
             Self::Applied => "applied",
             Self::Reverting => "reverting",
             Self::Failed => "failed",
@@ -122,6 +125,18 @@ pub(super) async fn marker(session: &mut Session, schema: &str) -> Result<Option
     match session.row("read the marker", &sql).await? {
         Some(row) => Ok(Some(Marker { point: row.string(0)?, operation: row.string(1)?, release: row.count(2)? })),
         None => Ok(None),
+    }
+}
+
+/// Whether the migration is recorded as being applied, but nothing of it took effect: no statement is done, and the one that may be under
+/// way has ended without a trace. An unchanged schema says so of a DDL statement, unless a message says that it can't be seen.
+pub(super) async fn is_untouched(session: &mut Session, schema: &str, row: &Applied) -> Result<bool> {
+    if row.state != State::Applying || row.statements_done > 0 || row.message.is_some() || lock::is_held_elsewhere(session, schema).await? {
+        return Ok(false);
+    }
+    match &row.fingerprint {
+        Some(before) => Ok(*before == definition::fingerprint(session, schema).await?),
+        None => Ok(true),
     }
 }
 

@@ -65,10 +65,10 @@ pub enum Tls {
     Disabled,
     /// Encrypted, but to whom is not checked.
     Required,
-    /// The certificate must come from this CA (PEM).
+    /// The certificate must come from one of these CAs (PEM), and no other.
     VerifyCa { ca_pem: Vec<u8> },
-    /// The certificate must come from this CA (PEM; `None`: a public one) and name the host.
-    VerifyIdentity { ca_pem: Option<Vec<u8>> },
+    /// The certificate must come from one of these CAs (PEM), and no other, and name the host.
+    VerifyIdentity { ca_pem: Vec<u8> },
 }
 
 impl fmt::Debug for Tls {
@@ -192,8 +192,7 @@ impl Database {
             Tls::Disabled => options.ssl_mode(MySqlSslMode::Disabled),
             Tls::Required => options.ssl_mode(MySqlSslMode::Required),
             Tls::VerifyCa { ca_pem } => options.ssl_mode(MySqlSslMode::VerifyCa).ssl_ca_from_pem(ca_pem.clone()),
-            Tls::VerifyIdentity { ca_pem: Some(ca_pem) } => options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca_from_pem(ca_pem.clone()),
-            Tls::VerifyIdentity { ca_pem: None } => options.ssl_mode(MySqlSslMode::VerifyIdentity),
+            Tls::VerifyIdentity { ca_pem } => options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca_from_pem(ca_pem.clone()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::beside::{self, Beside};
-use super::bookkeeping::{self, Applied, Marker};
+use super::bookkeeping::{self, Applied, Marker, State};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::grants;
@@ -154,7 +154,12 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
     };
     let listing = list(session, database.name()).await?;
     let has = |name: &str| listing.tables.iter().any(|table| table.name == name);
-    let migrations = if has(bookkeeping::MIGRATIONS) { bookkeeping::applied(session, database.name()).await? } else { Vec::new() };
+    let mut migrations = if has(bookkeeping::MIGRATIONS) { bookkeeping::applied(session, database.name()).await? } else { Vec::new() };
+    for migration in &mut migrations {
+        if bookkeeping::is_untouched(session, database.name(), migration).await? {
+            migration.state = State::Intended;
+        }
+    }
     let marker = if has(bookkeeping::MARKER) { bookkeeping::marker(session, database.name()).await? } else { None };
     let mut unsupported = listing.unsupported;
     unsupported.extend(objects(session, database.name()).await?);

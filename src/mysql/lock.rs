@@ -25,6 +25,12 @@ pub(super) async fn take(session: &mut Session, database: &str) -> Result<()> {
     }
 }
 
+/// Whether another session holds the lock: a statement of a killed predecessor may still take effect.
+pub(super) async fn is_held_elsewhere(session: &mut Session, database: &str) -> Result<bool> {
+    let sql = format!("SELECT COALESCE(IS_USED_LOCK({}), CONNECTION_ID()) <> CONNECTION_ID()", literal(&name(database)));
+    Ok(session.row("look at the lock of the database", &sql).await?.map(|row| row.count(0)).transpose()? != Some(0))
+}
+
 /// Servers limit lock names to 64 characters, which a long schema name would exceed.
 fn name(database: &str) -> String {
     let name = format!("backout:{database}");

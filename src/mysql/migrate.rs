@@ -3,7 +3,8 @@
 //! Progress stands in `_backout_migrations`. A data statement is committed in one transaction with its progress. A DDL statement commits by
 //! itself, so before it runs, its place and the schema's fingerprint are recorded; when it is found in flight after a crash, an unchanged
 //! fingerprint says that it did not run and a changed one that it did, because MariaDB's DDL is atomic. The database's lock makes sure that
-//! the statement of a killed predecessor has ended before anybody looks. So both functions can simply be called again.
+//! the statement of a killed predecessor has ended before anybody looks. So both functions can simply be called again. A record of which
+//! nothing took effect counts as none: nothing stands half way.
 
 use sha2::{Digest, Sha256};
 
@@ -53,36 +54,18 @@ pub async fn apply(database: &Database, migration: &Migration, release: u64, own
     let statements = statements(*version, name, sql)?;
     let mut session = begin(database).await?;
     let recorded = owner::claim(&mut session, database, owner).await?;
-    let row = match find(&mut session, database, *version).await? {
+    let mut found = find(&mut session, database, *version).await?;
+    if let Some(row) = &found
+        && bookkeeping::is_untouched(&mut session, database.name(), row).await?
+    {
+        // Whoever recorded it did nothing: what runs now is this release's file, and this release brought it.
+        found = None;
+    }
+    let row = match found {
         Some(row) => row,
         None => {
-            if recorded.is_none() {
-                owner::create(&mut session, database.name()).await?;
-            }
-            session.run("record the migration", "START TRANSACTION").await?;
-            if recorded.is_none() {
-                owner::write(&mut session, database.name(), owner).await?;
-            }
-            let sql = format!(
-                "INSERT INTO {} (version, name, checksum, state, `release`) VALUES ({version}, {}, {}, {}, {release})",
-                quote(MIGRATIONS),
-                literal(name),
-                literal(checksum),
-                literal(State::Applying.word())
-            );
-            session.run("record the migration", &sql).await?;
-            session.run("record the migration", "COMMIT").await?;
-            Applied {
-                version: *version,
-                name: name.clone(),
-                checksum: checksum.clone(),
-                state: State::Applying,
-                release,
-                statements_done: 0,
-                fingerprint: None,
-                down_checksum: None,
-                message: None,
-            }
+            let new_owner = if recorded.is_none() { Some(owner) } else { None };
+            record(&mut session, database, migration, release, new_owner).await?
         }
     };
     if row.checksum != *checksum {
@@ -94,7 +77,7 @@ pub async fn apply(database: &Database, migration: &Migration, release: u64, own
             session.close().await;
             return Ok(Outcome::AlreadyDone);
         }
-        State::Applying => {}
+        State::Intended | State::Applying => {}
         State::Reverting => return Err(refused(&row, "it is being taken back: finish that first")),
         State::Failed => return Err(half_migrated(&row, statements.len())),
     }
@@ -134,13 +117,52 @@ pub async fn revert(database: &Database, version: u64, down_sql: &str, owner: &O
             let recorded = row.down_checksum.unwrap_or_default();
             return Err(Error::MigrationChanged { version, name: row.name, recorded, given: checksum });
         }
-        State::Applying => return Err(refused(&row, "it is being applied: finish that first")),
+        State::Intended | State::Applying => return Err(refused(&row, "it is being applied: finish that first")),
         State::Failed => return Err(half_migrated(&row, statements.len())),
     }
     Run { database, session: &mut session, row: &row, statements: &statements, direction: Direction::Down }.all().await?;
     session.run("forget the migration", &format!("DELETE FROM {} WHERE version = {version}", quote(MIGRATIONS))).await?;
     session.close().await;
     Ok(Outcome::Done)
+}
+
+/// Records that the migration is about to be applied, in place of a record of which nothing came, and who owns the schema if nobody did.
+async fn record(
+    session: &mut Session,
+    database: &Database,
+    migration: &Migration,
+    release: u64,
+    new_owner: Option<&Owner>,
+) -> Result<Applied> {
+    let Migration { version, name, sql: _, checksum } = migration;
+    let doing = "record the migration";
+    if new_owner.is_some() {
+        owner::create(session, database.name()).await?;
+    }
+    session.run(doing, "START TRANSACTION").await?;
+    if let Some(owner) = new_owner {
+        owner::write(session, database.name(), owner).await?;
+    }
+    let sql = format!(
+        "REPLACE INTO {} (version, name, checksum, state, `release`) VALUES ({version}, {}, {}, {}, {release})",
+        quote(MIGRATIONS),
+        literal(name),
+        literal(checksum),
+        literal(State::Intended.word())
+    );
+    session.run(doing, &sql).await?;
+    session.run(doing, "COMMIT").await?;
+    Ok(Applied {
+        version: *version,
+        name: name.clone(),
+        checksum: checksum.clone(),
+        state: State::Intended,
+        release,
+        statements_done: 0,
+        fingerprint: None,
+        down_checksum: None,
+        message: None,
+    })
 }
 
 async fn begin(database: &Database) -> Result<Session> {
@@ -171,10 +193,10 @@ impl Run<'_> {
         for (index, statement) in self.statements.iter().enumerate() {
             let done = index < self.row.statements_done;
             match statement.effect {
-                Effect::Session => self.session(index, statement, done).await?,
+                Effect::Session => self.session(index, statement).await?,
                 _ if done => {}
                 Effect::Data => self.data(index, statement).await?,
-                Effect::Definition | Effect::DropSeveral | Effect::Invisible => {
+                Effect::Definition | Effect::DropSeveral | Effect::Invisible | Effect::Emptying => {
                     self.definition(index, statement, flight.take()).await?;
                 }
             }
@@ -182,12 +204,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Run in every session anew, so that the statements after it find what it set.
-    async fn session(&mut self, index: usize, statement: &Statement, done: bool) -> Result<()> {
-        if let Err(error) = self.session.run_long(&self.doing(index), statement.text.clone()).await {
-            return self.fail(index, error, None).await;
+    /// Run in every session anew, so that the statements after it find what it set. By itself it is no progress: it leaves nothing.
+    async fn session(&mut self, index: usize, statement: &Statement) -> Result<()> {
+        match self.session.run_long(&self.doing(index), statement.text.clone()).await {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail(index, error, None).await,
         }
-        if done { Ok(()) } else { self.progress(index + 1).await }
     }
 
     async fn data(&mut self, index: usize, statement: &Statement) -> Result<()> {
@@ -208,7 +230,7 @@ impl Run<'_> {
         let now = fingerprint(self.session, self.database.name()).await?;
         if let Some(before) = &flight {
             match (statement.effect, *before == now) {
-                (Effect::Definition | Effect::Invisible, false) => return self.progress(index + 1).await,
+                (Effect::Definition | Effect::Invisible | Effect::Emptying, false) => return self.progress(index + 1).await,
                 (Effect::Invisible, true) => {
                     let message = "it was interrupted, and whether it ran can't be seen".to_owned();
                     return self.give_up(index, message).await;
@@ -217,7 +239,13 @@ impl Run<'_> {
             }
         }
         if flight.is_none() {
-            update(self.session, self.row.version, &format!("fingerprint = {}", literal(&now))).await?;
+            let unseen = match statement.effect {
+                Effect::Invisible | Effect::Emptying => {
+                    literal(&format!("statement {} is under way, and its effect can't be seen", index + 1))
+                }
+                Effect::Data | Effect::Definition | Effect::DropSeveral | Effect::Session => "NULL".to_owned(),
+            };
+            update(self.session, self.row.version, &format!("fingerprint = {}, message = {unseen}", literal(&now))).await?;
         }
         match self.session.run_long(&self.doing(index), statement.text.clone()).await {
             Ok(_) => self.progress(index + 1).await,
@@ -239,7 +267,7 @@ impl Run<'_> {
         let message = format!("error {code}: {message}");
         if transient && unchanged {
             if before.is_some() {
-                update(self.session, self.row.version, "fingerprint = NULL").await?;
+                update(self.session, self.row.version, "fingerprint = NULL, message = NULL").await?;
             }
             return Err(self.failed(index, message, SchemaState::Resumable, Class::Transient));
         }
@@ -253,7 +281,7 @@ impl Run<'_> {
                 self.session.run("forget the migration", &format!("DELETE FROM {} WHERE version = {version}", quote(MIGRATIONS))).await?;
             }
             Direction::Down => {
-                let sql = format!("state = {}, fingerprint = NULL, down_checksum = NULL", literal(State::Applied.word()));
+                let sql = format!("state = {}, fingerprint = NULL, message = NULL, down_checksum = NULL", literal(State::Applied.word()));
                 update(self.session, version, &sql).await?;
             }
         }
@@ -261,7 +289,7 @@ impl Run<'_> {
     }
 
     async fn give_up(&mut self, index: usize, message: String) -> Result<()> {
-        let sql = format!("state = {}, message = {}", literal(State::Failed.word()), literal(&message));
+        let sql = format!("state = {}, statements_done = {index}, message = {}", literal(State::Failed.word()), literal(&message));
         update(self.session, self.row.version, &sql).await?;
         Err(self.failed(index, message, SchemaState::HalfMigrated, Class::Permanent))
     }
@@ -279,7 +307,7 @@ impl Run<'_> {
     }
 
     async fn progress(&mut self, done: usize) -> Result<()> {
-        update(self.session, self.row.version, &format!("statements_done = {done}, fingerprint = NULL")).await
+        update(self.session, self.row.version, &format!("statements_done = {done}, fingerprint = NULL, message = NULL")).await
     }
 
     fn doing(&self, index: usize) -> String {

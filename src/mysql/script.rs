@@ -22,6 +22,8 @@ pub(super) enum Effect {
     DropSeveral,
     /// Can leave every definition as it was although it ran (exchanged partitions, several renames).
     Invisible,
+    /// The same, but running it again does not take more away (`TRUNCATE`, `CREATE OR REPLACE`).
+    Emptying,
     /// Changes the session only: run again whenever the script continues in a new session.
     Session,
 }
@@ -32,12 +34,14 @@ pub(super) struct Refusal(pub String);
 
 /// The statements of a script in order; empty ones are left out.
 pub(super) fn split(script: &str) -> Result<Vec<Statement>, Refusal> {
-    cut(script)?.into_iter().map(|Piece { text, effect }| Ok(Statement { text, effect: effect? })).collect()
+    cut(script)?.into_iter().map(|Piece { text, words: _, effect }| Ok(Statement { text, effect: effect? })).collect()
 }
 
 /// A statement that may be one that can't be run.
 pub(super) struct Piece {
     pub text: String,
+    /// In capitals; quoted ones as `?`, comments left out.
+    pub words: Vec<String>,
     pub effect: Result<Effect, Refusal>,
 }
 
@@ -126,7 +130,7 @@ fn finish(script: &str, start: usize, end: usize, words: &mut Words, pieces: &mu
         return;
     }
     let effect = effect(&words.list).map_err(|reason| refusal(script, start, &reason));
-    pieces.push(Piece { text: script.get(start..end).unwrap_or_default().trim().to_owned(), effect });
+    pieces.push(Piece { text: script.get(start..end).unwrap_or_default().trim().to_owned(), words: words.list, effect });
 }
 
 fn effect(words: &[String]) -> Result<Effect, String> {
@@ -142,6 +146,7 @@ fn effect(words: &[String]) -> Result<Effect, String> {
             let subject = ["TABLE", "INDEX", "DATABASE", "SCHEMA", "USER", "ROLE", "SERVER"];
             // The first of these words names what the statement is about; what stands before are options.
             match words.iter().find(|word| object.contains(&word.as_str()) || subject.contains(&word.as_str())).map(String::as_str) {
+                Some("TABLE" | "INDEX") if has("TRUNCATE") || has("REPLACE") || has("TABLESPACE") => Effect::Emptying,
                 Some("TABLE" | "INDEX") => Effect::Definition,
                 Some(kind) if word(0) == "DROP" && object.contains(&kind) => {
                     return Err(format!("it drops a {}, which backups can't carry yet", kind.to_lowercase()));
@@ -153,7 +158,8 @@ fn effect(words: &[String]) -> Result<Effect, String> {
                 None => return Err(format!("what it does is not known ({} {} …)", word(0), word(1))),
             }
         }
-        "RENAME" | "TRUNCATE" | "OPTIMIZE" | "ANALYZE" | "CHECK" | "REPAIR" => Effect::Definition,
+        "TRUNCATE" => Effect::Emptying,
+        "RENAME" | "OPTIMIZE" | "ANALYZE" | "CHECK" | "REPAIR" => Effect::Definition,
         "SET" if has("AUTOCOMMIT") || has("@@AUTOCOMMIT") => return Err(transactions("SET autocommit")),
         "SET" if has("GLOBAL") || has("@@GLOBAL") => return Err("SET GLOBAL changes the whole server".to_owned()),
         "SET" if matches!(word(1), "STATEMENT" | "PASSWORD" | "ROLE" | "DEFAULT") => {
@@ -235,10 +241,12 @@ mod tests {
             ("insert into a values (1)", Effect::Data),
             ("-- why\nUPDATE a SET x = 1", Effect::Data),
             ("WITH c AS (SELECT 1) SELECT * FROM c", Effect::Data),
-            ("CREATE OR REPLACE TABLE a (trigger_id INT)", Effect::Definition),
+            ("CREATE TABLE a (trigger_id INT)", Effect::Definition),
+            ("CREATE OR REPLACE TABLE a (trigger_id INT)", Effect::Emptying),
+            ("ALTER TABLE a TRUNCATE PARTITION p", Effect::Emptying),
             ("CREATE UNIQUE INDEX i ON a (x)", Effect::Definition),
             ("ALTER ONLINE TABLE a ADD COLUMN view INT", Effect::Definition),
-            ("TRUNCATE a", Effect::Definition),
+            ("TRUNCATE a", Effect::Emptying),
             ("DROP TABLE a, b", Effect::DropSeveral),
             ("RENAME TABLE a TO b", Effect::Definition),
             ("RENAME TABLE a TO c, b TO a", Effect::Invisible),

@@ -24,6 +24,8 @@ use super::owner::{self, Owner};
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// Attempts, about a second's, after which the counters are raised again.
 const RAISE_EVERY: u32 = 50;
+/// Characters of a blocking statement that are looked at: comments may come before its first word.
+const LONGEST_OPENING: usize = 4096;
 /// The server's "lock wait timeout exceeded".
 const LOCK_WAIT: u16 = 1205;
 /// Ids left free above the live counter. Rows are still inserted between reading the counter and the rename, and their ids must not be
@@ -63,17 +65,21 @@ pub struct Blocker {
     pub process: u64,
     pub user: String,
     pub host: String,
-    /// What it is running; `None` while it is idle inside a transaction.
+    /// What kind of statement it is running, by its first word; `None` while it is idle inside a transaction. Never the statement itself:
+    /// it is somebody else's and may hold anything.
     pub statement: Option<String>,
+    /// As the server names it, for example `Sending data`.
+    pub state: String,
     /// How long its transaction, or its statement, lasts.
     pub seconds: u64,
 }
 
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { process, user, host, statement, seconds } = self;
+        let Self { process, user, host, statement, state, seconds } = self;
         let statement = statement.as_deref().unwrap_or("idle in a transaction");
-        write!(f, "process {process} of {user}@{host} since {seconds} s ({statement})")
+        let state = if state.is_empty() { String::new() } else { format!(", {state}") };
+        write!(f, "process {process} of {user}@{host} since {seconds} s ({statement}{state})")
     }
 }
 
@@ -229,7 +235,7 @@ fn counts_far(table: &Table) -> bool {
 /// Best effort, in falling exactness: the holders of metadata locks (needs a plugin), open transactions (needs PROCESS), running statements.
 async fn blockers(session: &mut Session, database: &str) -> Vec<Blocker> {
     let own = "p.ID <> CONNECTION_ID()";
-    let columns = "p.ID, p.USER, p.HOST, p.INFO, ";
+    let columns = format!("p.ID, p.USER, p.HOST, LEFT(p.INFO, {LONGEST_OPENING}), p.STATE, ");
     let schema = literal(database);
     let locks = format!(
         "SELECT DISTINCT {columns} GREATEST(p.TIME, COALESCE(TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), 0)) \
@@ -269,8 +275,46 @@ fn blocker(row: &super::endpoint::Row) -> Result<Blocker> {
         process: row.count(0)?,
         user: row.text(1)?.unwrap_or_default(),
         host: row.text(2)?.unwrap_or_default(),
-        // Statements can hold passwords and personal data: the first words are enough to recognise one.
-        statement: row.text(3)?.map(|statement| statement.chars().take(60).collect()),
-        seconds: row.text(4)?.and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
+        statement: row.text(3)?.map(|statement| kind(&statement)),
+        state: row.text(4)?.unwrap_or_default(),
+        seconds: row.text(5)?.and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
     })
+}
+
+/// The first word of a statement, which may be cut off anywhere.
+fn kind(statement: &str) -> String {
+    let mut rest = statement.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+    while let Some(comment) = rest.strip_prefix("/*").filter(|comment| !comment.starts_with(['!', 'M'])) {
+        let after = comment.split_once("*/").map_or("", |(_, after)| after);
+        rest = after.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+    }
+    let word: String = rest.chars().take_while(char::is_ascii_alphabetic).map(|c| c.to_ascii_uppercase()).collect();
+    if KINDS.contains(&word.as_str()) { word } else { "another statement".to_owned() }
+}
+
+/// What may be named: only words of the language, since anything may stand at the beginning of what is no statement.
+const KINDS: [&str; 22] = [
+    "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECK", "COMMIT", "CREATE", "DELETE", "DROP", "EXECUTE", "FLUSH", "INSERT", "LOAD", "LOCK",
+    "OPTIMIZE", "RENAME", "REPLACE", "SELECT", "SET", "TRUNCATE", "UPDATE", "WITH",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::kind;
+
+    #[test]
+    fn of_somebody_elses_statement_only_its_kind_is_told() {
+        for (statement, expected) in [
+            ("UPDATE users SET password = 'hush'", "UPDATE"),
+            ("  ( select 'hush')", "SELECT"),
+            ("/* hush */ /* more */\n insert into t values ('hush')", "INSERT"),
+            ("/* hush that was cut", "another statement"),
+            ("/*!50000 SELECT */ 'hush'", "another statement"),
+            ("-- hush\nSELECT 1", "another statement"),
+            ("hush", "another statement"),
+            ("", "another statement"),
+        ] {
+            assert_eq!(kind(statement), expected, "{statement}");
+        }
+    }
 }

@@ -279,13 +279,14 @@ fn seen(inventory: &mysql::Inventory, cluster: &str, namespace: &str, name: &str
         applied: inventory
             .migrations
             .iter()
+            .filter(|applied| applied.state != mysql::State::Intended)
             .map(|applied| AppliedSeen {
                 version: applied.version,
                 name: applied.name.clone(),
                 checksum: applied.checksum.clone(),
                 release: applied.release,
                 trouble: match applied.state {
-                    mysql::State::Applied => None,
+                    mysql::State::Intended | mysql::State::Applied => None,
                     mysql::State::Applying | mysql::State::Reverting | mysql::State::Failed => Some(format!(
                         "migration {:04}_{} stands half way{}",
                         applied.version,

@@ -15,6 +15,9 @@ pub const MEASURED_AGAIN: Duration = Duration::from_secs(60);
 /// Measuring a large database takes minutes, and must not be all that the database does: it rests so many times as long.
 const RESTS: u32 = 10;
 
+/// So often it is tried to measure what nobody would be asked about: a database that can't be counted must not bar the way back.
+pub const TRIES: u32 = 3;
+
 /// What stands between an operation and its next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {

@@ -12,10 +12,11 @@ use super::{
     input::{Life, Seen, World},
     journal::{self, has_changed_things},
     report,
-    target::{Pin, asked, pin},
+    target::{self, Pin, asked, pin},
 };
 use crate::api::{
     operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
+    release::ApprovalPolicy,
     status::{ReleaseState, ReleaseStatus},
 };
 
@@ -30,8 +31,13 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
     if step.state == StepState::Failed {
         return after_failed_step(world, operation, index);
     }
-    if operation.database != report::place(&world.spec) {
-        return Decision::Rest { verdict: Verdict::database_changed(operation), again: world.spec.retry_interval.0.max(LOOK_AGAIN) };
+    if let Some(verdict) = moved(world, operation) {
+        // Where it can give way, it is planned anew for what is named now; else it would end in two halves.
+        return if cancellable(operation, step) {
+            Decision::Close(OperationState::Superseded)
+        } else {
+            Decision::Rest { verdict, again: world.spec.retry_interval.0.max(LOOK_AGAIN) }
+        };
     }
     if cancellable(operation, step) && newer_wanted(world, operation) {
         return Decision::Close(OperationState::Superseded);
@@ -40,6 +46,16 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
         Some(at) if at > world.now => pause(world, operation, at),
         Some(_) | None => gated(world, operation, index, step),
     }
+}
+
+/// The spec names another database or other workloads than the operation was planned for.
+fn moved(world: &World, operation: &Operation) -> Option<Verdict> {
+    if operation.database != report::place(&world.spec) {
+        return Some(Verdict::database_changed(operation));
+    }
+    // One that an older version began does not say.
+    let planned = operation.target.as_ref()?;
+    (*planned != report::workloads(&world.spec)).then(|| Verdict::target_changed(operation, planned))
 }
 
 /// An operation that failed behind its own fence takes it down again, where what ran before, or what it led to, fits the
@@ -56,7 +72,13 @@ fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Dec
     let arrived = done(StepName::changes_database) && done(|name| name == StepName::Deploy);
     let fits = match &world.database {
         _ if arrived => true,
+        // What comes next is planned for the database that is named now.
+        _ if operation.database != report::place(&world.spec) => false,
         None => return Decision::LookAtDatabase,
+        // Closed now, it would rest for good although the application could run once the database is back.
+        Some(Seen::Unknown(unseen)) if target::reset(world).is_none() => {
+            return target::rest(world, Verdict::fenced_and_unseen(operation, unseen));
+        }
         Some(Seen::Unknown(_)) => false,
         Some(Seen::Known(database)) => world.current().is_some_and(|current| drift::database_fits(world, database, current)),
     };
@@ -75,14 +97,21 @@ pub fn pause(world: &World, operation: &Operation, until: Timestamp) -> Decision
     }
 }
 
-/// Runs the step, unless it is the gate before a loss of data that was measured: then it opens, or a person is waited for.
+/// Runs the step, unless it is the gate before a loss of data that was measured: then it opens, or a person is waited for. Where
+/// nobody would be asked, going back does not depend on the measure.
 fn gated(world: &World, operation: &Operation, index: usize, step: &Step) -> Decision {
     let run = Decision::Run { step: index };
+    let not_needed = Decision::Grant { step: index, approval: Approval { state: ApprovalState::NotNeeded, by: None, at: None } };
+    if let (Action::Approve { policy: ApprovalPolicy::Never, .. }, StepState::Started, None) = (&step.action, step.state, &operation.loss)
+        && step.attempt >= approval::TRIES
+    {
+        return not_needed;
+    }
     let (Action::Approve { policy, .. }, StepState::Started, Some(loss)) = (&step.action, step.state, &operation.loss) else {
         return run;
     };
     match approval::gate(world, operation, *policy, loss) {
-        Gate::NotNeeded => Decision::Grant { step: index, approval: Approval { state: ApprovalState::NotNeeded, by: None, at: None } },
+        Gate::NotNeeded => not_needed,
         Gate::Approved { by } => {
             Decision::Grant { step: index, approval: Approval { state: ApprovalState::Approved, by, at: Some(world.now) } }
         }

@@ -10,7 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{
     Span,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
-    status::{Aside, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
+    status::{
+        Aside, AsideState, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus,
+        Switch,
+    },
 };
 
 /// How one run of a step ended.
@@ -102,6 +105,7 @@ pub fn opened(mut status: ReleaseStatus, operation: Operation) -> ReleaseStatus 
                 verified_at: None,
                 undone_at: None,
                 backup_point: None,
+                approval: None,
             },
         );
         trim(&mut status);
@@ -161,6 +165,8 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
         StepState::Pending => {
             step.state = StepState::Started;
             step.started_at = Some(now);
+            // It has waited for its turn before.
+            step.message = None;
         }
         StepState::Started => {}
         StepState::Done | StepState::Failed => return None,
@@ -168,11 +174,8 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     step.attempt += 1;
     step.retry_at = None;
     let name = step.name;
-    if let Action::Stage { shadow, .. } = &step.action
-        && !status.shadows.contains(shadow)
-    {
-        status.shadows.push(shadow.clone());
-    }
+    let action = step.action.clone();
+    announce(&mut status, &action, now);
     // From here on the workloads may run it; where they stay as they are, from the first check of it.
     if matches!(name, StepName::Deploy | StepName::Verify) && leads_somewhere {
         status.release = Some(to);
@@ -180,6 +183,63 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
         status.last_applied_revision = Some(revision);
     }
     Some(status)
+}
+
+/// The status with step `index` waiting for its turn, as if it had not been begun: the time in a queue counts for nothing.
+/// `None`: there is no such step, or it has ended.
+pub fn queued(mut status: ReleaseStatus, index: usize, message: String) -> Option<ReleaseStatus> {
+    let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
+    let step = operation.steps.get_mut(index)?;
+    match step.state {
+        StepState::Pending | StepState::Started => {}
+        StepState::Done | StepState::Failed => return None,
+    }
+    step.state = StepState::Pending;
+    step.started_at = None;
+    step.retry_at = None;
+    step.message = Some(message);
+    Some(status)
+}
+
+/// A schema that a step is about to make is accounted for before it is there: a step that fails after that must not leave it
+/// where nobody looks.
+fn announce(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
+    match action {
+        Action::Stage { shadow, .. } if !status.shadows.contains(shadow) => status.shadows.push(shadow.clone()),
+        Action::Restore { aside, keep, .. } if status.asides.iter().all(|known| known.schema != *aside) => {
+            let entry = entry(status, aside, *keep, AsideState::Expected, now);
+            status.asides.insert(0, entry);
+        }
+        Action::Stage { .. }
+        | Action::Restore { .. }
+        | Action::Keep { .. }
+        | Action::Preflight { .. }
+        | Action::BackUp { .. }
+        | Action::Migrate { .. }
+        | Action::Deploy { .. }
+        | Action::FlushCache { .. }
+        | Action::Verify { .. }
+        | Action::Bake { .. }
+        | Action::Fence { .. }
+        | Action::Approve { .. }
+        | Action::RevertSchema { .. }
+        | Action::Discard { .. }
+        | Action::Unfence { .. } => {}
+    }
+}
+
+/// What the operation that runs replaces.
+fn entry(status: &ReleaseStatus, schema: &str, keep: Span, state: AsideState, now: Timestamp) -> Aside {
+    let operation = status.operation.as_ref();
+    Aside {
+        schema: schema.to_owned(),
+        operation: operation.map_or(0, |operation| operation.id),
+        from: operation.and_then(|operation| operation.from),
+        to: operation.map_or(0, |operation| operation.to),
+        at: now,
+        until: after(now, keep.0).unwrap_or(now),
+        state,
+    }
 }
 
 /// The status after step `index` was run. `None`: the step is not one that runs.
@@ -255,15 +315,7 @@ fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestam
             mark(status, to, |entry| entry.backup_point = Some(point.clone()));
         }
         Action::Restore { shadow, aside, keep, .. } => {
-            let operation = status.operation.as_ref();
-            let entry = Aside {
-                schema: aside.clone(),
-                operation: operation.map_or(0, |operation| operation.id),
-                from: operation.and_then(|operation| operation.from),
-                to,
-                at: now,
-                until: after(now, keep.0).unwrap_or(now),
-            };
+            let entry = entry(status, aside, *keep, AsideState::Kept, now);
             status.shadows.retain(|schema| schema != shadow);
             status.asides.retain(|aside| aside.schema != *shadow && aside.schema != entry.schema);
             status.asides.insert(0, entry);
@@ -291,7 +343,9 @@ fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestam
 pub fn granted(mut status: ReleaseStatus, index: usize, approval: Approval, now: Timestamp) -> Option<ReleaseStatus> {
     let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
     let step = operation.steps.get_mut(index).filter(|step| step.state == StepState::Started && step.name == StepName::Approve)?;
-    let loss = operation.loss.as_ref().map(ToString::to_string).unwrap_or_default();
+    let unmeasured =
+        || format!("what would be lost could not be measured: {}", step.message.as_deref().unwrap_or("no reason was recorded"));
+    let loss = operation.loss.as_ref().map_or_else(unmeasured, ToString::to_string);
     step.state = StepState::Done;
     step.finished_at = Some(now);
     step.retry_at = None;
@@ -302,22 +356,24 @@ pub fn granted(mut status: ReleaseStatus, index: usize, approval: Approval, now:
         }
         ApprovalState::NotNeeded | ApprovalState::Waiting | ApprovalState::Outdated => loss,
     });
-    operation.approval = Some(approval);
+    operation.approval = Some(approval.clone());
+    let to = operation.to;
+    // Who agreed has to be known for longer than until the next operation.
+    mark(&mut status, to, |entry| entry.approval = (approval.state == ApprovalState::Approved).then_some(approval));
     Some(status)
 }
 
 /// Behind a fence the application is down: a cache that can't be flushed must not hold it there.
 const FLUSH_LIMIT: Span = Span(Duration::from_secs(60));
 
-/// How long one step may take. Preflight and Approve wait for people, and Bake has an end of its own. What another step took
-/// is not held against it: a fence after an hour of loading must have its own time.
+/// How long one step may take. What only prepares has touched nothing when its time is over: it waits, for people or for a
+/// server, and gives way to something newer; ending it would quarantine a release that was never tried. Bake has an end of its
+/// own. What another step took is not held against it: a fence after an hour of loading must have its own time.
 fn limit(step: StepName, timeout: Span) -> Option<Span> {
     match step {
-        StepName::Preflight | StepName::Approve | StepName::Bake => None,
+        StepName::Keep | StepName::Preflight | StepName::BackUp | StepName::Approve | StepName::Bake => None,
         StepName::FlushCache => Some(timeout.min(FLUSH_LIMIT)),
-        StepName::Keep
-        | StepName::BackUp
-        | StepName::Migrate
+        StepName::Migrate
         | StepName::Deploy
         | StepName::Verify
         | StepName::Stage
@@ -393,6 +449,35 @@ pub fn refused(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     status
 }
 
+/// What a look at the object says, as far as it is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    pub undo: Option<&'a str>,
+    /// The backup point that `spec.rollbackTo` names.
+    pub pinned_point: Option<&'a str>,
+}
+
+/// The status with answers forgotten to what is not asked for any more: once a request is gone, the same one may be made again
+/// and means it again.
+pub fn looked(mut status: ReleaseStatus, look: Look<'_>) -> ReleaseStatus {
+    let Look { undo, pinned_point } = look;
+    if undo.is_none() {
+        status.last_handled_undo = None;
+    }
+    if pinned_point.is_none() || status.restored_point.as_deref() != pinned_point {
+        status.restored_point = None;
+    }
+    status
+}
+
+/// The status with the `requestedAt` token answered: the source was seen.
+pub fn answered(mut status: ReleaseStatus, requested_at: Option<&str>) -> ReleaseStatus {
+    if let Some(token) = requested_at {
+        status.last_handled_requested_at = Some(token.to_owned());
+    }
+    status
+}
+
 /// A rollback was undone: the releases that it took back shape what is live again, and that stays until something else is
 /// asked for.
 fn undone(status: &mut ReleaseStatus, operation: &Operation) {
@@ -422,6 +507,11 @@ pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     if !answers_failure {
         status.quarantine.clear();
     }
+    // An undo that did not come to its end may be asked for by the same token again.
+    let undo = status.operation.as_ref().filter(|operation| operation.kind == Kind::Undo);
+    if undo.is_some_and(|operation| operation.state == OperationState::Superseded) {
+        status.last_handled_undo = None;
+    }
     status.automatic_rollbacks.clear();
     status.switches.clear();
     status.hold = None;
@@ -431,7 +521,11 @@ pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
 
 /// The replicas to go back to, where the last operation put up the fence, or took one over, and did not take it down.
 pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
-    let operation = status.operation.as_ref()?;
+    status.operation.as_ref().and_then(fence_of).cloned()
+}
+
+/// The same of one operation.
+pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
     let mut open = None;
     let mut first = true;
     for step in &operation.steps {
@@ -467,7 +561,7 @@ pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
             | Action::Discard { .. } => {}
         }
     }
-    open.cloned()
+    open
 }
 
 fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {

@@ -8,10 +8,12 @@
 //! ```
 
 mod approval;
+mod conditions;
 mod course;
 mod damping;
 mod deploy;
 mod drift;
+mod exact;
 mod housekeeping;
 pub mod input;
 pub mod journal;
@@ -55,17 +57,14 @@ pub enum Decision {
 
 /// Decides what to do next. Total: every world has a decision.
 pub fn decide(world: &World) -> Decision {
-    if let Some(operation) = world.running()
-        && let Err(fault) = journal::legal(operation)
-    {
-        return match target::reset(world) {
-            Some(decision) => decision,
-            None => target::rest(world, Verdict::illegal_journal(operation, &fault)),
-        };
-    }
-    match (world.life, world.running()) {
-        (Life::Leaving, _) => leaving::next(world),
-        (Life::Wanted, Some(operation)) => course::next(world, operation),
-        (Life::Wanted, None) => target::choose(world),
+    let operation = match (world.life, world.running()) {
+        (Life::Leaving, _) => return leaving::next(world),
+        (Life::Wanted, None) => return target::choose(world),
+        (Life::Wanted, Some(operation)) => operation,
+    };
+    match (journal::legal(operation), target::reset(world)) {
+        (Ok(()), _) => course::next(world, operation),
+        (Err(_), Some(decision)) => decision,
+        (Err(fault), None) => target::rest(world, Verdict::illegal_journal(operation, &fault)),
     }
 }

@@ -1,10 +1,12 @@
 //! From the actions of a plan to an operation with its report: what it will do, why in this way, and why not in others.
 
+use std::collections::BTreeSet;
+
 use super::{Decision, input::World, journal, target::asked_digest};
 use crate::api::{
     names,
     operation::{Action, Kind, Operation, OperationState, Ownership, Plan, Risk},
-    release::{ApprovalPolicy, DatabaseSpec, ReleaseSpec},
+    release::{ApprovalPolicy, DatabaseSpec, ReleaseSpec, Workload},
     status::HistoryEntry,
 };
 
@@ -66,6 +68,7 @@ pub fn begin(world: &World, draft: Draft) -> Decision {
         revision,
         wanted: asked_digest(world),
         database: place(&world.spec),
+        target: Some(workloads(&world.spec)),
         generation: world.generation,
         started_at: world.now,
         finished_at: None,
@@ -77,6 +80,13 @@ pub fn begin(world: &World, draft: Draft) -> Decision {
 pub fn place(spec: &ReleaseSpec) -> Option<String> {
     let DatabaseSpec { mysql, backup } = spec.database.as_ref()?;
     Some(format!("{}, {}", mysql.place(), backup.store.url))
+}
+
+/// Which containers of which workloads, in an order of their own: writing them in another one changes nothing.
+pub fn workloads(spec: &ReleaseSpec) -> String {
+    let named = |Workload { kind, name, container }: &Workload| format!("container {container} of {kind:?} {name}");
+    let named: BTreeSet<String> = spec.target.kubernetes.workloads.iter().map(named).collect();
+    Vec::from_iter(named).join(", ")
 }
 
 /// What an action will do, for people.

@@ -171,9 +171,13 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
 pub fn scales(world: &World) -> Result<Vec<Scale>, Decision> {
     match &world.workloads {
         Seen::Unknown(unseen) => Err(rest(world, Verdict::unseen(unseen))),
-        Seen::Known(workloads) => Ok(journal::open_fence(&world.status).unwrap_or_else(|| {
-            workloads.iter().map(|workload| Scale { name: workload.name.clone(), replicas: workload.replicas }).collect()
-        })),
+        Seen::Known(workloads) => {
+            // What stands behind a fence shows no replicas of its own; a workload that is new in the spec does.
+            let fenced = journal::open_fence(&world.status).unwrap_or_default();
+            let new = workloads.iter().filter(|workload| fenced.iter().all(|scale| scale.name != workload.name));
+            let new = new.map(|workload| Scale { name: workload.name.clone(), replicas: workload.replicas });
+            Ok(fenced.iter().cloned().chain(new).collect())
+        }
     }
 }
 
@@ -202,7 +206,6 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
         Some(Seen::Known(database)) => database.applied.iter().any(|applied| applied.trouble.is_some()),
         Some(Seen::Unknown(_)) | None => false,
     };
-    let asks = policy != ApprovalPolicy::Never;
     let fence = || Action::Fence { workloads: scales.clone() };
     let unfence = || Action::Unfence { workloads: scales.clone() };
 
@@ -225,9 +228,8 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
     });
     if let Some(Change { stage, risk, action }) = change {
         actions.extend(stage);
-        if asks {
-            actions.push(Action::Approve { policy, risk });
-        }
+        // Measured whatever the policy says: what went, people want to know in any case.
+        actions.push(Action::Approve { policy, risk });
         if !fenced {
             actions.push(fence());
             fenced = true;

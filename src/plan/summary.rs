@@ -1,23 +1,25 @@
-//! What the conditions say. One function sets them all, so that they never contradict each other.
-//!
-//! kstatus: `Ready` is always present; `Reconciling` and `Stalled` only while true.
+//! What people are told: the state of a Release in one word and one sentence, with the way out of every stop.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::input::{Outlook, Unseen, World};
+pub use super::conditions::apply;
+use super::{
+    exact,
+    input::{Outlook, Unseen, World},
+    journal,
+};
 use crate::api::{
     Span,
-    operation::{ApprovalState, Kind, Loss, Operation, OperationState, StepName, StepState},
-    status::{HistoryEntry, Hold, Quarantined, ReleaseState, ReleaseStatus},
+    operation::{Kind, Loss, Operation, StepState},
+    status::{AsideState, HistoryEntry, Hold, Quarantined, ReleaseState, ReleaseStatus},
 };
 
 /// The state of a Release in one word and one sentence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    ready: Ready,
+    pub(super) ready: Ready,
     pub reason: &'static str,
     pub message: String,
     /// What `status.phase` shows.
@@ -25,7 +27,7 @@ pub struct Verdict {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ready {
+pub(super) enum Ready {
     True,
     /// At work.
     Progressing,
@@ -111,6 +113,18 @@ impl Verdict {
         Self::new(ready, unseen.reason, if ready == Ready::Stalled { "Stalled" } else { "Waiting" }, unseen.message.clone())
     }
 
+    /// An operation failed behind its fence, and whether that may be taken down can't be told.
+    pub fn fenced_and_unseen(operation: &Operation, unseen: &Unseen) -> Self {
+        let Unseen { reason, message, outlook } = unseen;
+        let message = format!(
+            "{} release {} ({}) stopped, and the workloads stay scaled to zero until the database can be looked at: {message}",
+            doing(operation.kind),
+            operation.to,
+            operation.version
+        );
+        Self::unseen(&Unseen { reason, message, outlook: *outlook })
+    }
+
     pub fn nothing_to_go_back_to(operation: &Operation, failure: &str) -> Self {
         Self::new(
             Ready::Stalled,
@@ -135,14 +149,18 @@ impl Verdict {
         )
     }
 
-    pub fn left_fenced(current: &HistoryEntry) -> Self {
+    /// `last` left the fence.
+    pub fn left_fenced(world: &World, last: &Operation, current: &HistoryEntry) -> Self {
         Self::new(
             Ready::Stalled,
             "RollbackFailed",
             "Stalled",
             format!(
-                "the workloads are scaled to zero since a rollback failed, and the database is not what release {} ({}) runs on: set spec.rollbackTo to the release that is to run, or push a fix",
-                current.release, current.version
+                "the database is not what release {} ({}) runs on. Now {}. Choose: {}",
+                current.release,
+                current.version,
+                exact::state(world, last),
+                exact::choices(world, last)
             ),
         )
     }
@@ -156,6 +174,18 @@ impl Verdict {
                 "operation {} was planned for {}, and spec.database names another now: put it back until the operation has ended",
                 operation.id,
                 operation.database.as_deref().unwrap_or("no database")
+            ),
+        )
+    }
+
+    pub fn target_changed(operation: &Operation, planned: &str) -> Self {
+        Self::new(
+            Ready::Hindered,
+            "TargetChanged",
+            "Waiting",
+            format!(
+                "operation {} was planned for {planned}, and spec.target names others now: put it back until the operation has ended",
+                operation.id
             ),
         )
     }
@@ -181,14 +211,18 @@ impl Verdict {
         )
     }
 
-    pub fn rollback_failed(operation: &Operation, failure: &str) -> Self {
+    pub fn rollback_failed(world: &World, operation: &Operation, failure: &str) -> Self {
         Self::new(
             Ready::Stalled,
             "RollbackFailed",
             "Stalled",
             format!(
-                "the rollback to release {} ({}) stopped: mend what it names and annotate the Release with backout.dev/resetAt, set spec.rollbackTo to another release, or push a fix. {failure}",
-                operation.to, operation.version
+                "{} release {} ({}) stopped at {failure}. Now {}. Choose: {}",
+                doing(operation.kind),
+                operation.to,
+                operation.version,
+                exact::state(world, operation),
+                exact::choices(world, operation)
             ),
         )
     }
@@ -356,6 +390,12 @@ impl Verdict {
         Self::new(Ready::Stalled, "InvalidSpec", "Stalled", format!("the Release can't be read: {error}; correct the field"))
     }
 
+    /// The same, and something that whoever reads it has to know.
+    pub fn and(mut self, more: &str) -> Self {
+        self.message = format!("{}. {more}", self.message.trim_end_matches('.'));
+        self
+    }
+
     /// While an operation runs.
     pub fn progressing(operation: &Operation) -> Self {
         let step = operation.steps.iter().find(|step| step.state != StepState::Done);
@@ -374,7 +414,11 @@ impl Verdict {
             message.push_str(detail);
         }
         match (step.name, step.retry_at) {
-            (StepName::Keep | StepName::Preflight, Some(_)) => Self::new(Ready::Hindered, "PreflightFailed", step.name.phase(), message),
+            // Behind a fence the application is down: that needs a person, though it is tried again by itself.
+            (name, Some(_)) if name.only_prepares() && journal::fence_of(operation).is_some() => {
+                Self::new(Ready::Stalled, "PreflightFailed", name.phase(), message)
+            }
+            (name, Some(_)) if name.only_prepares() => Self::new(Ready::Hindered, "PreflightFailed", name.phase(), message),
             (_, Some(_)) => Self::new(Ready::Progressing, "ProgressingWithRetry", step.name.phase(), message),
             (_, None) => Self::new(Ready::Progressing, "Progressing", step.name.phase(), message),
         }
@@ -398,130 +442,36 @@ fn doing(kind: Kind) -> &'static str {
     }
 }
 
-/// The status with its conditions, phase and observed generation as the verdict has them.
-pub fn apply(mut status: ReleaseStatus, verdict: &Verdict, generation: i64, now: Timestamp) -> ReleaseStatus {
-    let mut wanted: Vec<(&str, &str, &str, String)> = Vec::new();
-    let ready = match verdict.ready {
-        Ready::True => "True",
-        Ready::Progressing => "Unknown",
-        Ready::Hindered | Ready::Resting | Ready::Stalled => "False",
+/// What is said when a deleted Release is let go that can't be read.
+pub fn abandoned(error: &str) -> String {
+    format!(
+        "it was deleted and can't be read ({error}), so what it held could not be freed: its Deployments may be scaled to zero, and beside its database there may be schemas <database>_backout_… and, in it, the row of this Release in _backout_owner"
+    )
+}
+
+/// What is said when a deleted Release is let go: all that stays.
+pub fn farewell(status: &ReleaseStatus) -> String {
+    let of = |state| {
+        let asides = status.asides.iter().filter(|aside| aside.state == state);
+        asides.map(|aside| aside.schema.as_str()).collect::<Vec<_>>().join(", ")
     };
-    wanted.push(("Ready", ready, verdict.reason, verdict.message.clone()));
-    match verdict.ready {
-        Ready::Progressing | Ready::Hindered => wanted.push(("Reconciling", "True", verdict.reason, verdict.message.clone())),
-        Ready::Stalled => wanted.push(("Stalled", "True", verdict.reason, verdict.message.clone())),
-        Ready::True | Ready::Resting => {}
+    let (kept, expected) = (of(AsideState::Kept), of(AsideState::Expected));
+    let mut note = "nothing is held any more; live tables and the files of backup points stay".to_owned();
+    if let Some(workloads) = journal::open_fence(status) {
+        let scales: Vec<String> = workloads.iter().map(|scale| format!("{} to {}", scale.name, scale.replicas)).collect();
+        note = format!(
+            "the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale {}; live tables and the files of backup points stay",
+            scales.join(", ")
+        );
     }
-    wanted.extend(backup_ready(&status));
-    wanted.extend(healthy(&status));
-    wanted.extend(verified(&status));
-    wanted.extend(remediated(&status));
-    wanted.extend(approved(&status));
-
-    status.conditions = wanted
-        .into_iter()
-        .map(|(type_, state, reason, message)| {
-            let old = status.conditions.iter().find(|condition| condition.type_ == type_);
-            Condition {
-                type_: type_.to_owned(),
-                status: state.to_owned(),
-                reason: reason.to_owned(),
-                message: truncated(message),
-                observed_generation: Some(generation),
-                last_transition_time: match old {
-                    Some(old) if old.status == state => old.last_transition_time.clone(),
-                    Some(_) | None => Time(now),
-                },
-            }
-        })
-        .collect();
-    status.phase = Some(verdict.phase.to_owned());
-    status.observed_generation = generation;
-    status
-}
-
-type Row = (&'static str, &'static str, &'static str, String);
-
-fn backup_ready(status: &ReleaseStatus) -> Option<Row> {
-    let failed = status.operation.as_ref().and_then(|operation| {
-        operation.steps.iter().find(|step| {
-            step.name == StepName::BackUp
-                && step.state != StepState::Done
-                && step.attempt > 0
-                && (step.state == StepState::Failed || step.retry_at.is_some())
-        })
-    });
-    match (failed, &status.last_backup_point) {
-        (Some(step), _) => Some(("BackupReady", "False", "BackUpFailed", step.message.clone().unwrap_or_default())),
-        (None, Some(point)) => Some(("BackupReady", "True", "BackupPointVerified", format!("BackupPoint {point} is complete"))),
-        (None, None) => None,
+    if !kept.is_empty() {
+        note.push_str(&format!("; so do the schemas {kept}"));
     }
-}
-
-fn healthy(status: &ReleaseStatus) -> Option<Row> {
-    let step = status
-        .operation
-        .as_ref()?
-        .steps
-        .iter()
-        .rev()
-        .find(|step| (step.name == StepName::Verify || step.name == StepName::Bake) && step.state != StepState::Pending)?;
-    let message = step.message.clone().unwrap_or_default();
-    Some(match (step.state, step.name) {
-        (StepState::Done, _) => ("Healthy", "True", "ChecksPassed", message),
-        (StepState::Failed, _) => ("Healthy", "False", "HealthCheckFailed", message),
-        (StepState::Started, StepName::Bake) if step.failures.unwrap_or(0) == 0 => ("Healthy", "True", "ChecksPassed", message),
-        (StepState::Started | StepState::Pending, _) => ("Healthy", "Unknown", "Checking", message),
-    })
-}
-
-fn verified(status: &ReleaseStatus) -> Option<Row> {
-    let number = status.release?;
-    let entry = status.history.iter().find(|entry| entry.release == number)?;
-    Some(match entry.state {
-        ReleaseState::KnownGood => {
-            ("Verified", "True", "KnownGood", format!("release {} ({}) is known good", entry.release, entry.version))
-        }
-        ReleaseState::Deploying | ReleaseState::Undone | ReleaseState::Failed | ReleaseState::Superseded => {
-            ("Verified", "False", "NotKnownGood", format!("release {} ({}) is {:?}", entry.release, entry.version, entry.state))
-        }
-    })
-}
-
-fn remediated(status: &ReleaseStatus) -> Option<Row> {
-    let operation = status.operation.as_ref()?;
-    let failed = operation.remediates?;
-    let message = format!("failure of release {failed} answered by going back to release {} ({})", operation.to, operation.version);
-    Some(match operation.state {
-        OperationState::Succeeded => ("Remediated", "True", "RollbackSucceeded", message),
-        OperationState::Failed => ("Remediated", "False", "RollbackFailed", message),
-        OperationState::Running | OperationState::Superseded => ("Remediated", "Unknown", "RollingBack", message),
-    })
-}
-
-fn approved(status: &ReleaseStatus) -> Option<Row> {
-    let operation = status.operation.as_ref()?;
-    let approval = operation.approval.as_ref()?;
-    let loss = operation.loss.as_ref().map(ToString::to_string).unwrap_or_default();
-    let message = format!("plan {}: {loss}", operation.plan.digest);
-    Some(match approval.state {
-        ApprovalState::NotNeeded => ("Approved", "True", "NotNeeded", message),
-        ApprovalState::Waiting => ("Approved", "Unknown", "AwaitingApproval", message),
-        ApprovalState::Approved => {
-            ("Approved", "True", "Approved", format!("{message}; approved by {}", approval.by.as_deref().unwrap_or("somebody")))
-        }
-        ApprovalState::Outdated => ("Approved", "False", "Outdated", message),
-    })
-}
-
-/// The API server refuses longer ones.
-const LONGEST_MESSAGE: usize = 32_768;
-
-fn truncated(mut message: String) -> String {
-    if message.len() > LONGEST_MESSAGE {
-        let end = (0..=LONGEST_MESSAGE - 4).rev().find(|index| message.is_char_boundary(*index)).unwrap_or(0);
-        message.truncate(end);
-        message.push('…');
+    if !expected.is_empty() {
+        note.push_str(&format!("; so do, where a swap made them, {expected}"));
     }
-    message
+    if !status.shadows.is_empty() {
+        note.push_str(&format!("; these schemas could not be dropped and can be by hand: {}", status.shadows.join(", ")));
+    }
+    note
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Verdict, damping, deploy, drift, housekeeping,
+    Decision, Verdict, damping, deploy, drift, exact, housekeeping,
     input::{Desired, Outlook, Seen, Unseen, World},
     journal,
     rollback::{self, Why},
@@ -27,7 +27,7 @@ pub fn choose(world: &World) -> Decision {
         return decision;
     }
     if world.spec.suspend {
-        return rest(world, Verdict::suspended());
+        return warned(world, rest(world, Verdict::suspended()));
     }
     if !world.rivals.is_empty() {
         return rest(world, Verdict::contested(&world.rivals));
@@ -37,7 +37,7 @@ pub fn choose(world: &World) -> Decision {
     }
     let failed = world.status.operation.as_ref().filter(|operation| operation.state == OperationState::Failed);
     if let Some(decision) = failed.and_then(|operation| after_failure(world, operation)) {
-        return decision;
+        return warned(world, decision);
     }
     if let (Some(hold), Some(current)) = (&world.status.hold, world.current())
         && asked(world).is_none_or(|asked| asked == hold.wanted)
@@ -52,6 +52,16 @@ pub fn choose(world: &World) -> Decision {
     match &world.desired {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(unseen)),
         Seen::Known(desired) => wanted(world, desired),
+    }
+}
+
+/// A failed migration may stand half way, and then no rest is without danger: the workloads run on it.
+fn warned(world: &World, decision: Decision) -> Decision {
+    let Decision::Rest { verdict, again } = decision else { return decision };
+    match exact::exposed(world) {
+        Ok(Some(danger)) => Decision::Rest { verdict: verdict.and(&danger), again },
+        Ok(None) => Decision::Rest { verdict, again },
+        Err(exact::Unlooked) => Decision::LookAtDatabase,
     }
 }
 
@@ -179,8 +189,8 @@ fn bring_back(world: &World, current: &HistoryEntry) -> Decision {
 /// What runs should run: make sure that it does.
 fn in_sync(world: &World, verdict: Verdict) -> Decision {
     let Some(current) = world.current() else { return rest(world, verdict) };
-    if journal::open_fence(&world.status).is_some() {
-        return behind_a_fence(world, current);
+    if let Some(last) = world.status.operation.as_ref().filter(|last| journal::fence_of(last).is_some()) {
+        return behind_a_fence(world, last, current);
     }
     match drift::find(world, current) {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(&unseen)),
@@ -194,7 +204,7 @@ fn in_sync(world: &World, verdict: Verdict) -> Decision {
 
 /// The application is down behind a fence that an operation left. It is taken down where the database is what the release that
 /// is deployed runs on; else a person has to say which release is to run.
-fn behind_a_fence(world: &World, current: &HistoryEntry) -> Decision {
+fn behind_a_fence(world: &World, last: &Operation, current: &HistoryEntry) -> Decision {
     match &world.database {
         _ if world.spec.database.is_none() => drift::repair(world, current, &["the workloads are scaled to zero".to_owned()]),
         None => Decision::LookAtDatabase,
@@ -202,7 +212,7 @@ fn behind_a_fence(world: &World, current: &HistoryEntry) -> Decision {
         Some(Seen::Known(database)) if drift::database_fits(world, database, current) => {
             drift::repair(world, current, &["the workloads are scaled to zero".to_owned()])
         }
-        Some(Seen::Known(_)) => rest(world, Verdict::left_fenced(current)),
+        Some(Seen::Known(_)) => rest(world, Verdict::left_fenced(world, last, current)),
     }
 }
 
@@ -214,8 +224,8 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             let target = world.known_good_before(operation.to);
             match (world.spec.rollback.automatic, target) {
                 (true, Some(target)) => match answer(world, target, operation.to, &operation.version, &failure(operation)) {
-                    // No way back, but perhaps one forward.
-                    Decision::Rest { verdict, .. } if verdict.is_stalled() && !unchanged => None,
+                    // No way back for now, but perhaps one forward.
+                    Decision::Rest { .. } if !unchanged => None,
                     decision => Some(decision),
                 },
                 (true, None) if unchanged => Some(rest(world, Verdict::nothing_to_go_back_to(operation, &failure(operation)))),
@@ -229,19 +239,37 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             }
         }
         Kind::Rollback => {
-            if let Some(retry) = another_way(world, operation) {
-                return Some(retry);
+            match another_way(world, operation) {
+                Some(Decision::Rest { .. }) if !unchanged => return None,
+                Some(retry) => return Some(retry),
+                None => {}
             }
-            unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation))))
+            unchanged.then(|| stopped(world, operation))
         }
         // Planned again, and this time a person is asked.
-        Kind::Undo if is_outdated(operation) => world.status.asides.first().map(|aside| undo::plan(world, aside)),
+        Kind::Undo if is_outdated(operation) => undo::again(world, operation),
         Kind::Restore if is_outdated(operation) => None,
-        Kind::Restore | Kind::Undo => unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation)))),
+        Kind::Restore | Kind::Undo => unchanged.then(|| stopped(world, operation)),
         // Nothing depends on it.
         Kind::Cleanup | Kind::Leave => None,
         Kind::Repair => unchanged.then(|| rest(world, Verdict::repair_failed(operation, &failure(operation)))),
     }
+}
+
+/// Going back failed and is not tried again by itself. A fence that it left is taken down where that has become safe since: the
+/// operation itself could not, and what it tried once is not tried for ever.
+fn stopped(world: &World, operation: &Operation) -> Decision {
+    let untried = operation.steps.iter().any(|step| step.name == StepName::Unfence && step.state == StepState::Pending);
+    let fenced = world.current().filter(|_| untried && journal::open_fence(&world.status).is_some());
+    match fenced.map(|current| behind_a_fence(world, operation, current)) {
+        Some(Decision::Rest { verdict, .. }) if verdict.is_stalled() => {}
+        Some(decision) => return decision,
+        None => {}
+    }
+    if world.spec.database.is_some() && world.database.is_none() && exact::depends_on_database(operation) {
+        return Decision::LookAtDatabase;
+    }
+    rest(world, Verdict::rollback_failed(world, operation, &failure(operation)))
 }
 
 /// The rollback that answers the failure of release `failed`.

@@ -2,15 +2,15 @@
 
 use super::{
     Decision, Verdict,
-    input::World,
+    input::{Seen, World},
     report::{self, Aim, Draft},
     rollback::{self, Change, Deploy},
     target::rest,
 };
 use crate::api::{
     names,
-    operation::{Action, Kind, Risk},
-    status::Aside,
+    operation::{Action, Kind, Operation, Risk},
+    status::{Aside, AsideState},
 };
 
 /// What the `undo` annotation asks for, where it has not been acted on yet.
@@ -19,7 +19,10 @@ pub fn requested(world: &World) -> Option<Decision> {
     if world.status.last_handled_undo.as_ref() == Some(&token) {
         return None;
     }
-    let newest = world.status.asides.first();
+    let newest = match newest(world) {
+        Ok(newest) => newest,
+        Err(decision) => return Some(decision),
+    };
     match newest {
         Some(aside) if aside.operation.to_string() == token => Some(plan(world, aside)),
         other => {
@@ -32,8 +35,32 @@ pub fn requested(world: &World) -> Option<Decision> {
     }
 }
 
+/// What an outdated undo was to bring back.
+pub fn again(world: &World, operation: &Operation) -> Option<Decision> {
+    world.status.asides.iter().find(|aside| Some(aside.operation) == operation.undoes).map(|aside| plan(world, aside))
+}
+
+/// The tables that the last swap replaced. Whether one that was begun and did not come to its end has happened, the live
+/// database says.
+fn newest(world: &World) -> Result<Option<&Aside>, Decision> {
+    for aside in &world.status.asides {
+        match (aside.state, &world.spec.database, &world.database) {
+            (AsideState::Kept, _, _) => return Ok(Some(aside)),
+            (AsideState::Expected, None, _) => {}
+            (AsideState::Expected, Some(_), None) => return Err(Decision::LookAtDatabase),
+            (AsideState::Expected, Some(_), Some(Seen::Unknown(unseen))) => return Err(rest(world, Verdict::unseen(unseen))),
+            (AsideState::Expected, Some(_), Some(Seen::Known(database))) => {
+                if database.swapped_by.as_deref() == Some(names::operation(&world.uid, aside.operation).as_str()) {
+                    return Ok(Some(aside));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Plans the reverse swap.
-pub fn plan(world: &World, aside: &Aside) -> Decision {
+fn plan(world: &World, aside: &Aside) -> Decision {
     let Some(database) = &world.spec.database else {
         return rest(world, Verdict::no_data_to_restore(&aside.schema, "spec.database names no database"));
     };

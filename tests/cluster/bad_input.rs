@@ -260,7 +260,7 @@ async fn a_redis_that_is_away_keeps_no_application_down_behind_a_fence() {
     let (_, _, message) = condition(&status, "Ready").expect("Ready is set");
     assert!(message.contains("FlushCache") && message.contains("redis.bed:6399"), "{message}");
     assert!(place.deployment().await.spec.and_then(|spec| spec.replicas).unwrap_or(1) > 0, "the application serves");
-    place.edit(json!({"cache": {"redis": {"port": 6379}}})).await;
+    place.edit(json!({"cache": {"redis": {"port": 6380}}})).await;
     place.until("the rollback is finished", PATIENCE, ready("1.0.0")).await;
 }
 

@@ -170,7 +170,7 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     refused("the database refuses the password", &["DatabaseUnavailable", "PreflightFailed"]).await;
     place.secret("liqui-db", database).await;
     place.until("1.2.1 is ready", PATIENCE, ready("1.2.1")).await;
-    place.secret("redis", json!({"password": WRONG_REDIS.word})).await;
+    place.secret("redis", json!({"password": WRONG_REDIS.word, "ca.crt": ca})).await;
     place
         .edit(json!({"verify": {"timeout": "2s", "checks": [
         {"name": "cache", "redis": {"ping": true}},

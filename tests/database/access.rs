@@ -41,20 +41,32 @@ async fn an_unknown_database_is_named() {
 #[tokio::test]
 async fn only_a_trusted_server_gets_the_password() {
     let bed = Bed::new("").await;
-    let with = |tls| inspect_with(Endpoint { tls, ..bed.endpoint() });
-    with(Tls::VerifyIdentity { ca_pem: Some(super::ca()) }).await.expect("the bed's CA vouches for the server");
+    let by_address = |host: &str, tls| inspect_with(Endpoint { host: host.to_owned(), tls, ..bed.endpoint() });
+    let with = |tls| by_address(&bed.endpoint().host, tls);
+    with(Tls::VerifyIdentity { ca_pem: super::ca() }).await.expect("the bed's CA vouches for the server");
     with(Tls::VerifyCa { ca_pem: super::ca() }).await.expect("the bed's CA vouches for the server");
     with(Tls::Required).await.expect("nothing is checked");
-    for tls in [
-        Tls::VerifyIdentity { ca_pem: Some(OTHER_CA.into()) },
-        Tls::VerifyCa { ca_pem: OTHER_CA.into() },
-        Tls::VerifyIdentity { ca_pem: None },
+    by_address(UNNAMED, Tls::VerifyCa { ca_pem: super::ca() }).await.expect("the name is not checked");
+    for (host, tls) in [
+        (bed.endpoint().host.as_str(), Tls::VerifyIdentity { ca_pem: OTHER_CA.into() }),
+        (bed.endpoint().host.as_str(), Tls::VerifyCa { ca_pem: OTHER_CA.into() }),
+        (bed.endpoint().host.as_str(), Tls::VerifyIdentity { ca_pem: Vec::new() }),
+        (bed.endpoint().host.as_str(), Tls::VerifyCa { ca_pem: Vec::new() }),
+        (UNNAMED, Tls::VerifyIdentity { ca_pem: super::ca() }),
     ] {
-        let what = format!("{tls:?}");
-        let result = with(tls).await;
+        let what = format!("{host} with {tls:?}");
+        let result = by_address(host, tls).await;
         let Err(error) = result else { panic!("{what} was accepted") };
         assert_eq!((error.label(), error.class()), ("untrusted", Class::Permanent), "{what}: {error}");
     }
+}
+
+/// The server listens there too, but its certificate does not say so.
+pub const UNNAMED: &str = "127.0.0.2";
+
+#[test]
+fn no_authority_is_trusted_beside_those_that_are_given() {
+    assert!(webpki_roots::TLS_SERVER_ROOTS.is_empty(), "sqlx would trust these too: patches/webpki-roots is not in use");
 }
 
 async fn inspect_with(endpoint: Endpoint) -> backout::mysql::Result<()> {
@@ -110,7 +122,7 @@ async fn secrets_do_not_show_in_debug_output() {
 }
 
 /// A CA that signed nothing here.
-const OTHER_CA: &str = "-----BEGIN CERTIFICATE-----\n\
+pub const OTHER_CA: &str = "-----BEGIN CERTIFICATE-----\n\
 MIIBgTCCASegAwIBAgIUXC5cW9Rgb3bgttntn9tyraG52TkwCgYIKoZIzj0EAwIw\n\
 FTETMBEGA1UEAwwKYW5vdGhlciBDQTAgFw0yNjExMjMyMzMzMDFaGA8yMTI2MTAz\n\
 MDIzMzMwMVowFTETMBEGA1UEAwwKYW5vdGhlciBDQTBZMBMGByqGSM49AgEGCCqG\n\

@@ -2,6 +2,7 @@
 
 use backout::error::Class;
 use backout::mysql::{Applied, Error, Migration, Outcome, SchemaState, State, apply, inspect, revert};
+use sha2::{Digest, Sha256};
 
 use super::{Bed, ask, owner, run, until};
 
@@ -204,14 +205,7 @@ async fn ddl_found_in_flight_is_decided_by_the_schema() {
         run(&mut root, "START TRANSACTION; SELECT * FROM t LIMIT 1").await;
         assert_eq!(expect_failure(&bed, &up).await.2, SchemaState::Resumable);
         run(&mut root, "COMMIT").await;
-        let definition = ask_definition(&mut root).await;
-        let fingerprint = {
-            use sha2::{Digest, Sha256};
-            let mut hash = Sha256::new();
-            hash.update((definition.len() as u64).to_be_bytes());
-            hash.update(&definition);
-            hex::encode(hash.finalize())
-        };
+        let fingerprint = fingerprint(&mut root).await;
         run(&mut root, &format!("UPDATE _backout_migrations SET fingerprint = '{fingerprint}'")).await;
         run(&mut root, sql).await;
         assert_eq!(apply(&bed.database(), &up, 3, &owner()).await.expect("it goes on"), Outcome::Done, "done before: {done}");
@@ -219,8 +213,77 @@ async fn ddl_found_in_flight_is_decided_by_the_schema() {
     }
 }
 
-async fn ask_definition(root: &mut sqlx::MySqlConnection) -> String {
+/// Of a schema that holds table t alone.
+async fn fingerprint(root: &mut sqlx::MySqlConnection) -> String {
     let row = super::query(root, "SHOW CREATE TABLE t").await;
     let definition = row[0]["Create Table"].clone().expect("a table has a definition");
-    definition.replace(" AUTO_INCREMENT=1024", "").replace(" AUTO_INCREMENT=1001", "")
+    let definition = definition.replace(" AUTO_INCREMENT=1024", "").replace(" AUTO_INCREMENT=1001", "");
+    let mut hash = Sha256::new();
+    hash.update((definition.len() as u64).to_be_bytes());
+    hash.update(&definition);
+    hex::encode(hash.finalize())
+}
+
+async fn state(bed: &Bed) -> State {
+    recorded(bed).await[0].state
+}
+
+/// A bed in which a migration is recorded, and its first statement did not get the table's lock.
+async fn only_recorded(sql: &str) -> Bed {
+    let bed = Bed::new(TABLE).await;
+    let mut root = bed.root().await;
+    run(&mut root, "START TRANSACTION; SELECT * FROM t LIMIT 1").await;
+    assert_eq!(expect_failure(&bed, &migration(1, sql)).await.2, SchemaState::Resumable);
+    run(&mut root, "COMMIT").await;
+    bed
+}
+
+#[tokio::test]
+async fn a_record_of_which_nothing_took_effect_is_told_from_a_migration_that_stands_half_way() {
+    let bed = only_recorded("SET @a = 1; ALTER TABLE t ADD w INT; UPDATE t SET w = 1").await;
+    let mut root = bed.root().await;
+    assert_eq!(state(&bed).await, State::Intended, "no statement was under way");
+    assert_eq!(bed.capture("p1").await.schema_version, None);
+    let fingerprint = fingerprint(&mut root).await;
+    run(&mut root, &format!("UPDATE _backout_migrations SET fingerprint = '{fingerprint}'")).await;
+    assert_eq!(state(&bed).await, State::Intended, "the one that was left no trace");
+    run(&mut root, &format!("DO GET_LOCK('backout:{}', 0)", bed.name)).await;
+    assert_eq!(state(&bed).await, State::Applying, "somebody is at work");
+    run(&mut root, "DO RELEASE_ALL_LOCKS()").await;
+    run(&mut root, "ALTER TABLE t ADD w INT").await;
+    assert_eq!(state(&bed).await, State::Applying, "the schema has changed");
+    run(&mut root, "ALTER TABLE t DROP w; UPDATE _backout_migrations SET statements_done = 2").await;
+    assert_eq!(state(&bed).await, State::Applying, "a statement is done");
+}
+
+#[tokio::test]
+async fn a_record_of_which_nothing_took_effect_does_not_bind_the_next_release() {
+    let bed = only_recorded("ALTER TABLE t ADD w INT").await;
+    assert_eq!(apply(&bed.database(), &migration(1, "ALTER TABLE t ADD x INT"), 4, &owner()).await.expect("it applies"), Outcome::Done);
+    let rows = recorded(&bed).await;
+    assert_eq!((rows.len(), rows[0].state, rows[0].release), (1, State::Applied, 4));
+    assert_eq!(ask(&mut bed.root().await, "SELECT COUNT(*) - COUNT(x) FROM t").await, "1000");
+}
+
+#[tokio::test]
+async fn what_empties_a_table_without_a_trace_in_the_schema_is_not_taken_for_nothing() {
+    let bed = Bed::new(TABLE).await;
+    let (mut root, mut holder) = (bed.root().await, bed.root().await);
+    run(&mut holder, "START TRANSACTION; SELECT * FROM t LIMIT 1").await;
+    let (database, up) = (bed.database(), migration(1, "TRUNCATE TABLE t; ALTER TABLE t ADD w INT"));
+    let first = up.clone();
+    let call = tokio::spawn(async move { apply(&database, &first, 3, &owner()).await });
+    let sessions = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = '{}' AND INFO LIKE 'TRUNCATE%'", bed.name);
+    until(&mut root, &sessions, "1").await;
+    call.abort();
+    // The server has the statement and goes on with it.
+    run(&mut holder, "COMMIT").await;
+    until(&mut root, &format!("SELECT IS_FREE_LOCK('backout:{}')", bed.name), "1").await;
+    assert_eq!(ask(&mut root, "SELECT COUNT(*) FROM t").await, "0");
+    let rows = recorded(&bed).await;
+    assert_eq!(rows[0].state, State::Applying);
+    assert!(rows[0].message.as_deref().is_some_and(|message| message.contains("statement 1 is under way")), "{rows:?}");
+    assert_eq!(apply(&bed.database(), &up, 3, &owner()).await.expect("it goes on"), Outcome::Done);
+    let rows = recorded(&bed).await;
+    assert_eq!((rows[0].state, rows[0].message.as_deref()), (State::Applied, None));
 }

@@ -5,7 +5,8 @@
 
 #![allow(clippy::indexing_slicing, clippy::panic, reason = "a test that can't go on ends")]
 
-mod access;
+pub mod access;
+mod asking;
 mod backup;
 mod cut_off;
 mod migrations;
@@ -77,7 +78,7 @@ impl Bed {
             database: self.name.clone(),
             user: variable("BED_MYSQL_USER"),
             password: Sensitive::new(variable("BED_MYSQL_PASSWORD")),
-            tls: Tls::VerifyIdentity { ca_pem: Some(ca()) },
+            tls: Tls::VerifyIdentity { ca_pem: ca() },
         }
     }
 

@@ -139,6 +139,24 @@ async fn an_open_transaction_blocks_the_cut_over_by_name_and_nothing_changes() {
 }
 
 #[tokio::test]
+async fn a_blocking_statement_is_named_by_its_kind_and_never_quoted() {
+    let bed = loaded(SHOP).await;
+    let mut holder = bed.root().await;
+    let process = ask(&mut holder, "SELECT CONNECTION_ID()").await;
+    let reader = tokio::spawn(async move { try_run(&mut holder, "SELECT /* marker-1 */ 'marker-2', SLEEP(20) FROM orders").await });
+    let mut root = bed.root().await;
+    until(&mut root, &format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {process} AND STATE = 'User sleep'"), "1")
+        .await;
+    let result = swap(&bed.database(), &Swap { deadline: Duration::from_millis(300), ..bed.swap("p1") }).await;
+    let Err(error) = result else { panic!("{result:?}") };
+    let message = error.to_string();
+    assert!(message.contains(&format!("process {process} of root@")) && message.contains("(SELECT, User sleep)"), "{message}");
+    assert!(!format!("{message} {error:?}").contains("marker"), "{error:?}");
+    run(&mut root, &format!("KILL {process}")).await;
+    assert!(reader.await.expect("the task ran").is_err());
+}
+
+#[tokio::test]
 async fn ids_are_not_given_out_again() {
     let bed = loaded("CREATE TABLE wide (id INT PRIMARY KEY AUTO_INCREMENT); CREATE TABLE narrow (id TINYINT UNSIGNED PRIMARY KEY AUTO_INCREMENT); INSERT INTO wide VALUES (1); INSERT INTO narrow VALUES (1)").await;
     let mut root = bed.root().await;

@@ -3,7 +3,7 @@
 use backout::{
     api::{
         Span,
-        operation::{Approval, ApprovalState, Kind, Loss, OperationState, StepName, StepState},
+        operation::{Action, Approval, ApprovalState, Kind, Loss, OperationState, StepName, StepState},
         release::{ApprovalPolicy, Method},
     },
     plan::{
@@ -74,11 +74,11 @@ fn a_person_is_asked_before_the_fence_goes_up_and_after_everything_is_ready() {
     ];
     assert_snapshot!(table(rows), @r"
     down scripts, never
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     down scripts, where data is lost
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve DataLoss, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     restore, never
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     restore, where data is lost
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve DataLoss, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     restore, always
@@ -132,6 +132,37 @@ fn the_gate_opens_for_its_own_plan_only() {
 }
 
 #[test]
+fn where_nobody_is_asked_it_is_measured_all_the_same_and_going_back_does_not_depend_on_it() {
+    let never = |loss: Option<Loss>, attempt: u32| {
+        at_the_gate(loss).with(|world| {
+            let steps = world.status.operation.iter_mut().flat_map(|operation| &mut operation.steps);
+            steps.filter(|step| step.name == StepName::Approve).for_each(|step| {
+                step.attempt = attempt;
+                if let Action::Approve { policy, .. } = &mut step.action {
+                    *policy = ApprovalPolicy::Never;
+                }
+            });
+        })
+    };
+    let rows = vec![
+        ("nothing measured yet: measure", never(None, 1)),
+        ("rows would be lost", never(Some(loss(12)), 1)),
+        ("it could not be measured twice", never(None, 2)),
+        ("nor the third time", never(None, 3)),
+    ];
+    assert_snapshot!(table(rows), @r"
+    nothing measured yet: measure
+      Run 2
+    rows would be lost
+      Grant 2 NotNeeded by nobody
+    it could not be measured twice
+      Run 2
+    nor the third time
+      Grant 2 NotNeeded by nobody
+    ");
+}
+
+#[test]
 fn who_waits_is_told_what_goes_and_how_to_approve_and_that_another_approval_changes_nothing() {
     let Decision::Rest { verdict, .. } = decide(&approved(at_the_gate(Some(loss(12))), "0ther", None).0) else {
         panic!("the gate is closed");
@@ -139,6 +170,23 @@ fn who_waits_is_told_what_goes_and_how_to_approve_and_that_another_approval_chan
     assert_snapshot!(verdict.message, @r"
     rolling back to release 1 (1.0.0): this would take away 12 rows inserted since 2023-11-14T22:13:22Z; the approval that is there is for plan 0ther, which is not this one, and changes nothing; approve with: kubectl -n shops annotate --overwrite release/shop backout.dev/approve=p1an
     ");
+}
+
+#[test]
+fn who_approved_is_known_for_as_long_as_the_release_stands_in_the_history() {
+    let given = at_the_gate(Some(loss(12)));
+    let index = RESTORE.iter().position(|step| *step == StepName::Approve).expect("the plan has the step");
+    let granted = |state, by: Option<&str>| {
+        let approval = Approval { state, by: by.map(str::to_owned), at: Some(at(996)) };
+        let status = journal::granted(given.0.status.clone(), index, approval, at(996)).expect("the gate waits");
+        let next = operation(&given.0, Kind::Repair, 1, &[StepName::Deploy]);
+        let status = journal::closed(status, OperationState::Succeeded, at(997)).expect("it runs");
+        let status = journal::opened(status, next);
+        status.history.iter().find(|entry| entry.release == 1).and_then(|entry| entry.approval.clone())
+    };
+    let approved = granted(ApprovalState::Approved, Some("ada")).expect("it was approved");
+    assert_eq!((approved.by.as_deref(), approved.at), (Some("ada"), Some(at(996))));
+    assert_eq!(granted(ApprovalState::NotNeeded, None), None);
 }
 
 #[test]

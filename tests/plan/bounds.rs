@@ -47,19 +47,19 @@ fn rollbacks_that_nobody_asked_for_are_bounded_within_a_window() {
     ];
     assert_snapshot!(table(rows), @r"
     the first
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     fewer than the limit
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     as many as the limit
       Stalled RollbackLimitReached
     as many, but before the window
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     the same failure's own rollback does not count against it
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     at the limit, but something new is asked for
       Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
     at the limit, but a person pins
-      Rollback 3 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 
@@ -74,15 +74,15 @@ fn a_source_that_asks_for_the_same_release_again_and_again_is_slowed_down() {
     ];
     assert_snapshot!(table(rows), @r"
     twice
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     three times, just now
       Waiting Flapping
     three times, the last a minute ago
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     five times, the last a minute ago
       Waiting Flapping
     often, but long ago
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 

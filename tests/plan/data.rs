@@ -3,17 +3,18 @@
 
 use backout::{
     api::{
+        Span,
         operation::{Kind, OperationState, StepName, StepState},
         release::RollbackTo,
-        status::{Aside, Hold, ReleaseState},
+        status::{Aside, AsideState, Hold, ReleaseState, ReleaseStatus},
     },
-    plan::journal,
+    plan::{Decision, decide, input::Seen, journal},
 };
 use insta::assert_snapshot;
 
 use super::{
     table,
-    world::{Given, Progress, at, content, operation},
+    world::{Given, Progress, at, content, operation, unseen},
 };
 
 fn pinned(point: &str) -> Given {
@@ -45,6 +46,7 @@ fn rolled_back() -> Given {
                 to: 1,
                 at: at(900),
                 until: at(9000),
+                state: AsideState::Kept,
             }];
         })
 }
@@ -69,7 +71,7 @@ fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_r
     ];
     assert_snapshot!(table(rows), @r"
     a point that fits
-      Restore 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
+      Restore 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     it was done
       Ready PinnedByRollbackTo
     no such point
@@ -79,7 +81,7 @@ fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_r
     nothing is deployed
       Stalled NoWayBack
     by version
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     by a version that never was
       Stalled MissingRollbackTarget
     ");
@@ -96,7 +98,7 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     ];
     assert_snapshot!(table(rows), @r"
     the last swap
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it was acted on
       Ready ReconciliationSucceeded
     another operation
@@ -104,8 +106,115 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     nothing is kept
       Refuse 7: backout.dev/undo asks to undo operation 7, but no replaced tables are kept
     a release that had failed is not verified again
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
     ");
+}
+
+#[test]
+fn what_a_swap_replaced_is_accounted_for_from_the_moment_in_which_it_may_be_there() {
+    let restoring = |state| {
+        let given = Given::two_releases();
+        let running = operation(&given.0, Kind::Rollback, 1, &[StepName::Fence, StepName::Restore]).at(StepName::Restore, state);
+        given.running(running).0.status
+    };
+    let told = |status: &ReleaseStatus| -> Vec<String> {
+        let told = |aside: &Aside| format!("{} {:?} of {} {:?} → {}", aside.schema, aside.state, aside.operation, aside.from, aside.to);
+        status.asides.iter().map(told).collect()
+    };
+    let begun = journal::started(restoring(StepState::Pending), 1, at(1000)).expect("it is next");
+    assert_eq!(told(&begun), ["aside Expected of 3 Some(2) → 1"]);
+    let again = journal::started(begun, 1, at(1010)).expect("it is tried again");
+    assert_eq!(told(&again), ["aside Expected of 3 Some(2) → 1"]);
+    let done = journal::Outcome::Done { message: "swapped".to_owned() };
+    let swapped = journal::settled(again, 1, &done, Span::seconds(30), Span::seconds(1800), at(1020)).expect("it was begun");
+    assert_eq!(told(&swapped), ["aside Kept of 3 Some(2) → 1"]);
+    assert_eq!(swapped.asides.first().map(|aside| aside.at), Some(at(1020)));
+}
+
+#[test]
+fn a_swap_that_nobody_came_to_write_down_can_be_undone_where_the_database_says_that_it_happened() {
+    let expected = |token: &str| {
+        undo(token).with(|world| {
+            let older = world.status.asides.first().cloned().expect("the fixture has one");
+            world.status.asides.insert(0, Aside { operation: 8, state: AsideState::Expected, ..older });
+        })
+    };
+    let swapped = |given: Given, by: &str| given.database(|database| database.swapped_by = Some(by.to_owned()));
+    let rows = vec![
+        ("it happened", swapped(expected("8"), "0d9c/8")),
+        ("it did not", swapped(expected("8"), "0d9c/7")),
+        ("it did not, and the one before is asked for", swapped(expected("7"), "0d9c/7")),
+        ("nobody has looked yet", expected("8").with(|world| world.database = None)),
+        ("nobody can look", expected("8").with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
+        (
+            "its time has passed, whether it is there or not",
+            expected("8").with(|world| {
+                world.undo = None;
+                world.status.asides.iter_mut().filter(|aside| aside.operation == 8).for_each(|aside| {
+                    aside.schema = "shop_backout_x_8_aside".to_owned();
+                    aside.until = at(999);
+                });
+            }),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
+    it happened
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 8, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    it did not
+      Refuse 8: backout.dev/undo asks to undo operation 8, but only operation 7, the last that replaced tables, can be undone, until 2023-11-15T00:43:20Z
+    it did not, and the one before is asked for
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    nobody has looked yet
+      LookAtDatabase
+    nobody can look
+      Waiting DatabaseUnavailable
+    its time has passed, whether it is there or not
+      Cleanup 1 → 1: Discard shop_backout_x_8_aside
+    ");
+}
+
+#[test]
+fn an_undo_that_did_not_come_to_its_end_is_tried_again_by_its_token_once_a_person_says_so() {
+    let ended = |end| {
+        let given = undo("7");
+        let Decision::Begin(begun) = decide(&given.0) else { panic!("the undo can be begun") };
+        let given = given.with(|world| {
+            world.status = journal::opened(world.status.clone(), *begun);
+            let steps = world.status.operation.iter_mut().flat_map(|operation| &mut operation.steps);
+            steps.take(1).for_each(|step| {
+                step.state = if end == OperationState::Failed { StepState::Failed } else { StepState::Started };
+                step.started_at = Some(at(940));
+            });
+        });
+        given.closed(end)
+    };
+    let reset = |given: Given| given.with(|world| world.status = journal::reset(world.status.clone(), "now".to_owned()));
+    let set_again = |given: Given| {
+        given.with(|world| {
+            world.status = journal::looked(world.status.clone(), journal::Look { undo: None, pinned_point: None });
+        })
+    };
+    let rows = vec![
+        ("it failed: not by itself", ended(OperationState::Failed)),
+        ("it failed, and was reset", reset(ended(OperationState::Failed))),
+        ("it gave way: not by itself", ended(OperationState::Superseded)),
+        ("it gave way, and was reset", reset(ended(OperationState::Superseded))),
+        ("it gave way, and the annotation was removed and set again", set_again(ended(OperationState::Superseded))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    it failed: not by itself
+      Stalled RollbackFailed
+    it failed, and was reset
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    it gave way: not by itself
+      Ready ReconciliationSucceeded
+    it gave way, and was reset
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    it gave way, and the annotation was removed and set again
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+    ");
+    let succeeded = reset(ended(OperationState::Succeeded));
+    assert_eq!(succeeded.0.status.last_handled_undo.as_deref(), Some("7"), "what was undone is not undone again");
 }
 
 #[test]
@@ -127,7 +236,7 @@ fn what_an_undo_brought_back_stays_until_something_else_is_asked_for() {
     something new is asked for
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
     the hold was reset
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 

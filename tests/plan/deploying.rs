@@ -144,7 +144,18 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
         given.running(failed).closed(OperationState::Failed).spec(|spec| spec.rollback.database = vec![Method::RevertSchema])
     };
     let rows = vec![
-        ("nothing new is asked for", fenced()),
+        ("nothing new is asked for", fenced().half_way(2)),
+        ("nothing new is asked for, but the database fits what is deployed again", fenced()),
+        (
+            "nothing new is asked for, and the database can't be seen",
+            fenced().with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
+        ),
+        ("the database was not looked at", fenced().with(|world| world.database = None)),
+        ("taking the fence down failed already", {
+            let given = Given::two_releases().asks(content(1, &[1])).workload(|workload| workload.replicas = 0);
+            let failed = operation(&given.0, Kind::Rollback, 1, &steps).failed_at(StepName::Unfence);
+            given.running(failed).closed(OperationState::Failed)
+        }),
         ("a release that goes forward", fenced().asks(content(3, &[1, 2]))),
         ("what is deployed is asked for again", fenced().asks(content(2, &[1, 2]))),
         ("what is asked for can't be begun: what is deployed comes back", fenced().asks(content(3, &[1]))),
@@ -158,6 +169,14 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
     assert_snapshot!(table(rows), @r"
     nothing new is asked for
       Stalled RollbackFailed
+    nothing new is asked for, but the database fits what is deployed again
+      Repair 2 → 2: Deploy 2, Unfence shop=3, Verify 1m
+    nothing new is asked for, and the database can't be seen
+      Waiting DatabaseUnavailable
+    the database was not looked at
+      LookAtDatabase
+    taking the fence down failed already
+      Stalled RollbackFailed
     a release that goes forward
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Unfence shop=3, Verify 1m
     what is deployed is asked for again
@@ -167,8 +186,8 @@ fn a_fence_that_was_left_up_is_taken_down_by_the_next_operation() {
     nor can what is deployed come back
       Stalled PreflightFailed
     the rollback is tried again after a change of the spec: the fence comes first
-      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Approve Never, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a restore after it takes the fence over first
-      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }

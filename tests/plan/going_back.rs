@@ -59,9 +59,9 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
     ];
     assert_snapshot!(table(rows), @r"
     every down script is there
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a down script is missing
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     the schema is the target's already
       Rollback 2 → 1: Preflight 1 [] database=Untouched cache=Needed, Deploy 1, FlushCache shop:, Verify 1m
     there is no database
@@ -69,17 +69,17 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
     there is no cache
       Rollback 2 → 1: Preflight 1 [] database=Untouched cache=Untouched, Deploy 1, Verify 1m
     Restore comes first
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a migration stands half way
-      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Fence shop=3, Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     the target needs a migration that is gone
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     two releases back: down scripts newest first
-      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3 2 of 3, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3 2 of 3, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     two releases back: the point from before the first that is undone
-      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a squash revert is the same content under another commit
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     the database was not looked at yet
       LookAtDatabase
     ");
@@ -169,9 +169,9 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
     no release since has a point
       Stalled NoWayBack
     the point of a release that was undone before is too old
-      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     so is that of one that a rollback took back before it failed on something else: the database says who brought what
-      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 
@@ -209,6 +209,15 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
             "there is no way back, and a fix is pushed",
             Given::failed_deploy(StepName::Verify).no_down(3).with(|world| world.points.clear()).asks(content(4, &[1, 2, 3])),
         ),
+        ("what it would go back to is not kept", Given::failed_deploy(StepName::Verify).with(|world| drop(world.kept.remove(&2)))),
+        (
+            "what it would go back to is not kept, and a fix is pushed",
+            Given::failed_deploy(StepName::Verify).with(|world| drop(world.kept.remove(&2))).asks(content(4, &[1, 2, 3])),
+        ),
+        (
+            "what it would go back to is not kept, and a person pins another",
+            Given::failed_deploy(StepName::Verify).with(|world| drop(world.kept.remove(&2))).pinned(1),
+        ),
         ("a fix is pushed before the way back was begun: back first", Given::failed_deploy(StepName::Verify).asks(content(4, &[1, 2, 3]))),
         (
             "the database can't be seen",
@@ -219,11 +228,11 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
     ];
     assert_snapshot!(table(rows), @r"
     its checks failed
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     its checks failed, and it can only be restored
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Fence shop=3, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Fence shop=3, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     its migration stands half way
-      Rollback 2 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     its migration failed cleanly
       Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Verify 1m
     no release before it is known good
@@ -233,19 +242,25 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
     going back by itself is off
       Stalled RollbackDisabled
     going back by itself is off, and the commit is reverted
-      Rollback 3 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     going back by itself is off, its migration failed half way, and the commit is reverted: what is deployed is not in sync
-      Rollback 2 → 2: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     there is no way back
       Stalled NoWayBack
     there is no way back, and a fix is pushed
       Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
+    what it would go back to is not kept
+      Waiting ReleaseNotKept
+    what it would go back to is not kept, and a fix is pushed
+      Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
+    what it would go back to is not kept, and a person pins another
+      Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3 2 of 3, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a fix is pushed before the way back was begun: back first
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     the database can't be seen
       Waiting DatabaseUnavailable
     the source can't be seen
-      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     suspended
       Resting Suspended
     ");
@@ -280,7 +295,15 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
             "down scripts failed, and the database can't be seen",
             failed_rollback(StepName::RevertSchema).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
         ),
-        ("the restore failed", failed_rollback(StepName::Restore)),
+        (
+            "down scripts failed, and what it leads to is not kept",
+            failed_rollback(StepName::RevertSchema).with(|world| drop(world.kept.remove(&2))),
+        ),
+        (
+            "down scripts failed, what it leads to is not kept, and a fix is pushed",
+            failed_rollback(StepName::RevertSchema).with(|world| drop(world.kept.remove(&2))).asks(content(4, &[1, 2, 3])),
+        ),
+        ("the restore failed", failed_rollback(StepName::Restore).half_way(3)),
         ("its checks failed: a rollback is not rolled back", failed_rollback(StepName::Verify).deployed(2).applied(&[1, 2])),
         (
             "its checks failed, and somebody changed the spec",
@@ -301,11 +324,15 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
     ];
     assert_snapshot!(table(rows), @r"
     down scripts failed: restore
-      Rollback 3 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Restore shop-3-predeploy, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     down scripts failed, and Restore is not allowed
       Stalled RollbackFailed
     down scripts failed, and the database can't be seen
       Waiting DatabaseUnavailable
+    down scripts failed, and what it leads to is not kept
+      Waiting ReleaseNotKept
+    down scripts failed, what it leads to is not kept, and a fix is pushed
+      Deploy 3 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Unfence shop=3, Verify 1m
     the restore failed
       Stalled RollbackFailed
     its checks failed: a rollback is not rolled back
@@ -315,7 +342,7 @@ fn a_failed_rollback_tries_the_way_that_is_left_once_and_then_stops() {
     its checks failed, and a fix is pushed
       Deploy 2 → 4: Keep 4, Preflight 4 [] database=Untouched cache=Untouched, Deploy 4, Verify 1m
     it was superseded, and git came round to the failed release
-      Rollback 3 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 3 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Approve Never, RevertSchema 3 of 3, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 
@@ -342,17 +369,17 @@ fn rollback_to_rules_while_it_is_there() {
     ];
     assert_snapshot!(table(rows), @r"
     a known good release
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     the one that is deployed
       Ready PinnedByRollbackTo
     the one that is deployed, under the remains of a later one
-      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, FlushCache shop:, Unfence shop=3, Verify 1m
     an unknown one
       Stalled MissingRollbackTarget
     an undone one
       Stalled MissingRollbackTarget
     the source can't be seen
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     it was removed, and git asks for the undone release again
       Deploy 1 → 3: Keep 3, Preflight 3 [2] database=Needed cache=Untouched, BackUp shop-3-predeploy, Migrate [2] of 3, Deploy 3, Verify 1m
     ");

@@ -8,7 +8,7 @@ use backout::{
         operation::{Kind, Operation, OperationState, StepName, StepState},
         status::{HISTORY_LIMIT, ReleaseState, ReleaseStatus},
     },
-    plan::journal::{Outcome, closed, open_fence, opened, reset, settled, started},
+    plan::journal::{Outcome, answered, closed, open_fence, opened, queued, reset, settled, started},
 };
 
 use super::world::{Given, Progress, at, content, operation};
@@ -51,7 +51,15 @@ fn an_outcome_becomes_the_state_of_its_step() {
             (Started, 1, Some(at(1030)), None),
         ),
         ("waiting beyond spec.timeout", StepName::Deploy, waiting(None), 9000, (Failed, 1, None, None)),
-        ("retry beyond spec.timeout", StepName::BackUp, Outcome::Retry { message: message() }, 9000, (Failed, 1, None, None)),
+        ("retry beyond spec.timeout", StepName::Deploy, Outcome::Retry { message: message() }, 9000, (Failed, 1, None, None)),
+        (
+            "a backup has touched nothing, and waits until it can be taken",
+            StepName::BackUp,
+            Outcome::Retry { message: message() },
+            9000,
+            (Started, 1, Some(at(9001)), None),
+        ),
+        ("so does storing the release", StepName::Keep, Outcome::Retry { message: message() }, 9000, (Started, 1, Some(at(9001)), None)),
         ("done beyond spec.timeout is done", StepName::Deploy, Outcome::Done { message: message() }, 9000, (Done, 1, None, None)),
         (
             "preflight waits for people",
@@ -74,6 +82,37 @@ fn what_earlier_steps_took_is_not_counted_against_the_next_one() {
     let waiting = Outcome::Waiting { message: "rolling out".to_owned(), again: Duration::from_secs(1), failures: None };
     let status = settled(status, 3, &waiting, Span::seconds(30), Span::seconds(1800), at(9000)).expect("a started step can be settled");
     assert_eq!(step(&status, StepName::Deploy).0, StepState::Started);
+}
+
+#[test]
+fn a_request_to_look_is_answered_only_by_what_was_seen() {
+    let before = Given::two_releases().0.status;
+    assert_eq!(answered(before.clone(), Some("now")).last_handled_requested_at.as_deref(), Some("now"));
+    assert_eq!(answered(before.clone(), None), before);
+}
+
+#[test]
+fn the_time_in_a_queue_counts_for_nothing() {
+    let stage = |state| {
+        let given = Given::two_releases();
+        let running = operation(&given.0, Kind::Rollback, 1, &[StepName::Preflight, StepName::Stage]).at(StepName::Stage, state);
+        given.running(running).0.status
+    };
+    let state = |status: &ReleaseStatus| status.operation.as_ref().and_then(|operation| operation.steps.get(1)).cloned();
+    for begun in [StepState::Pending, StepState::Started] {
+        let waiting = queued(stage(begun), 1, "waiting for its turn".to_owned()).expect("it may wait");
+        let seen = state(&waiting).expect("the row has the step");
+        assert_eq!((seen.state, seen.started_at, seen.message.as_deref()), (StepState::Pending, None, Some("waiting for its turn")));
+        assert_eq!(queued(waiting.clone(), 1, "waiting for its turn".to_owned()), Some(waiting.clone()), "nothing new is written");
+        let begun = started(waiting, 1, at(9000)).expect("it is its turn");
+        let seen = state(&begun).expect("the row has the step");
+        assert_eq!((seen.state, seen.started_at, seen.message), (StepState::Started, Some(at(9000)), None));
+        let retry = Outcome::Retry { message: "away".to_owned() };
+        let settled = settled(begun, 1, &retry, Span::seconds(30), Span::seconds(1800), at(9010)).expect("it was begun");
+        assert_eq!(state(&settled).map(|step| step.state), Some(StepState::Started));
+    }
+    assert_eq!(queued(stage(StepState::Done), 1, String::new()), None);
+    assert_eq!(queued(stage(StepState::Failed), 1, String::new()), None);
 }
 
 #[test]

@@ -5,13 +5,16 @@ use backout::{
         operation::{Kind, OperationState, StepName, StepState},
         status::ReleaseState,
     },
-    plan::input::Life,
+    plan::{
+        input::{Life, Seen},
+        summary::farewell,
+    },
 };
 use insta::assert_snapshot;
 
 use super::{
     table,
-    world::{Given, Progress, at, content, operation},
+    world::{Given, Progress, at, content, operation, unseen},
 };
 
 const DEPLOY: [StepName; 6] =
@@ -101,8 +104,9 @@ fn what_a_deleted_release_holds_is_freed_and_then_it_goes() {
         ("nothing runs, and there is no database", deleted(Given::two_releases().spec(|spec| spec.database = None))),
         ("suspended all the same", deleted(Given::two_releases().spec(|spec| spec.suspend = true))),
         ("stopped before the swap, behind the fence", stopped(StepName::Restore, StepState::Pending)),
-        ("stopped after the swap, behind the fence", stopped(StepName::Deploy, StepState::Started)),
-        ("stopped at the cache", stopped(StepName::FlushCache, StepState::Started)),
+        ("stopped after the swap, behind the fence", stopped(StepName::Deploy, StepState::Started).applied(&[1])),
+        ("stopped at the cache", stopped(StepName::FlushCache, StepState::Started).applied(&[1])),
+        ("the swap happened, which nobody came to write down", stopped(StepName::Restore, StepState::Started).applied(&[1])),
         ("a swap that can't go on is tried again", stuck(2)),
         ("but not for ever", stuck(5)),
         ("all is freed", left(OperationState::Succeeded)),
@@ -120,9 +124,11 @@ fn what_a_deleted_release_holds_is_freed_and_then_it_goes() {
     stopped before the swap, behind the fence
       Leave 2 → 2: Unfence shop=3, Discard 
     stopped after the swap, behind the fence
-      Leave 2 → 2: Deploy 1, Unfence shop=3, Discard 
+      Leave 2 → 1: Deploy 1, Unfence shop=3, Discard 
     stopped at the cache
-      Leave 2 → 2: Deploy 1, Unfence shop=3, Discard 
+      Leave 2 → 1: Deploy 1, Unfence shop=3, Discard 
+    the swap happened, which nobody came to write down
+      Leave 2 → 1: Deploy 1, Unfence shop=3, Discard 
     a swap that can't go on is tried again
       Run 4
     but not for ever
@@ -132,6 +138,78 @@ fn what_a_deleted_release_holds_is_freed_and_then_it_goes() {
     what could not be freed does not keep it
       Farewell
     ");
+}
+
+/// A Release that is deleted behind the fence of a schema revert, which was given up.
+fn given_up() -> Given {
+    let steps = [StepName::Preflight, StepName::Fence, StepName::RevertSchema, StepName::Deploy, StepName::Unfence];
+    let given = deleted(Given::two_releases().asks(content(1, &[1])));
+    let running = operation(&given.0, Kind::Rollback, 1, &steps).at(StepName::RevertSchema, StepState::Started);
+    given.running(running).closed(OperationState::Superseded)
+}
+
+fn away(given: Given) -> Given {
+    given.with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))
+}
+
+#[test]
+fn a_fence_is_taken_down_only_where_the_database_is_that_of_the_release_that_then_runs() {
+    let leaving = |state: StepState, begun: i64| {
+        let given = given_up();
+        let mut leave = operation(&given.0, Kind::Leave, 2, &[StepName::Discard, StepName::Unfence]).at(StepName::Unfence, state);
+        leave.started_at = at(begun);
+        given.running(leave)
+    };
+    let rows = vec![
+        ("nothing was reverted", given_up()),
+        ("all was reverted", given_up().applied(&[1])),
+        ("a down script stands half way", given_up().half_way(2)),
+        ("the database was not looked at", given_up().with(|world| world.database = None)),
+        ("the database is away", away(given_up())),
+        ("there is no database any more", away(given_up()).spec(|spec| spec.database = None)),
+        ("looked at again before the fence goes", leaving(StepState::Pending, 990).with(|world| world.database = None)),
+        ("it has come back and fits", leaving(StepState::Pending, 990)),
+        ("it has come back and does not fit", leaving(StepState::Pending, 990).half_way(2)),
+        ("it is away again", away(leaving(StepState::Pending, 990))),
+        ("it is away for good", away(leaving(StepState::Pending, 960))),
+        ("what was begun goes on", away(leaving(StepState::Started, 960))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    nothing was reverted
+      Leave 2 → 2: Unfence shop=3, Discard 
+    all was reverted
+      Leave 2 → 1: Deploy 1, Unfence shop=3, Discard 
+    a down script stands half way
+      Leave 2 → 2: Discard , Unfence shop=3
+    the database was not looked at
+      LookAtDatabase
+    the database is away
+      Leave 2 → 2: Discard , Unfence shop=3
+    there is no database any more
+      Leave 2 → 2: Unfence shop=3
+    looked at again before the fence goes
+      LookAtDatabase
+    it has come back and fits
+      Run 1
+    it has come back and does not fit
+      Close Failed
+    it is away again
+      Waiting DatabaseUnavailable
+    it is away for good
+      Close Failed
+    what was begun goes on
+      Run 1
+    ");
+}
+
+#[test]
+fn who_deletes_is_told_that_a_fence_was_left_up() {
+    let given = given_up().half_way(2);
+    let leave = operation(&given.0, Kind::Leave, 2, &[StepName::Discard, StepName::Unfence]).at(StepName::Unfence, StepState::Pending);
+    let left = given.running(leave).closed(OperationState::Failed);
+    assert_eq!(left.decides(), "Farewell");
+    assert_snapshot!(farewell(&left.0.status), @"the workloads are left scaled to zero, because the database is not known to be what the deployed release runs on: look at it, then scale shop to 3; live tables and the files of backup points stay");
+    assert_snapshot!(farewell(&deleted(Given::two_releases()).0.status), @"nothing is held any more; live tables and the files of backup points stay");
 }
 
 #[test]
@@ -171,6 +249,8 @@ fn a_journal_that_backout_did_not_write_is_a_named_stop_with_a_way_out() {
     reset
       Reset now
     ");
+    let gone = deleted(broken(begun_early));
+    assert_eq!(gone.decides(), "Leave 2 → 2: Discard ", "a deletion does not wait for a reset");
     let reset = backout::plan::journal::reset(broken(begun_early).0.status, "now".to_owned());
     assert_eq!(reset.operation.map(|operation| operation.state), Some(OperationState::Superseded));
 }

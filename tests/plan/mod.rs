@@ -4,6 +4,7 @@ mod approving;
 mod bounds;
 mod data;
 mod deploying;
+mod exact;
 mod going_back;
 mod journal;
 mod leaving;

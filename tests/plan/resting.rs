@@ -63,7 +63,7 @@ fn what_runs_is_kept_as_it_should_be() {
     the repair failed
       Stalled RepairFailed
     a superseded release left its migration: taken back before anything is said
-      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Fence shop=3, RevertSchema 3 of 3, FlushCache shop:, Unfence shop=3, Verify 1m
+      Rollback 2 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 3 of 3, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
 }
 

@@ -55,6 +55,15 @@ fn ready_is_always_there_and_reconciling_and_stalled_only_while_true() {
         ("a step runs", deploying(StepName::Deploy, StepState::Started)),
         ("preflight refuses", retrying(StepName::Preflight)),
         ("the backup is tried again", retrying(StepName::BackUp)),
+        ("preflight refuses behind a fence", {
+            let given = Given::two_releases().asks(content(1, &[1]));
+            let steps = [StepName::Fence, StepName::Preflight, StepName::Restore, StepName::Unfence];
+            let running = operation(&given.0, Kind::Rollback, 1, &steps).at(StepName::Preflight, StepState::Started);
+            given.running(running).with(|world| {
+                let steps = world.status.operation.iter_mut().flat_map(|operation| &mut operation.steps);
+                steps.filter(|entry| entry.name == StepName::Preflight).for_each(|entry| entry.retry_at = Some(at(2000)));
+            })
+        }),
         ("baking", deploying(StepName::Bake, StepState::Started)),
         ("a failed release that does not go back", Given::failed_deploy(StepName::Verify).spec(|spec| spec.rollback.automatic = false)),
         ("quarantined", Given::two_releases().asks(content(3, &[1, 2])).quarantined(&content(3, &[1, 2]), 3)),
@@ -75,7 +84,9 @@ fn ready_is_always_there_and_reconciling_and_stalled_only_while_true() {
     preflight refuses (Preflight)
       Ready=False/PreflightFailed Reconciling=True/PreflightFailed Verified=True/KnownGood
     the backup is tried again (BackingUp)
-      Ready=Unknown/ProgressingWithRetry Reconciling=True/ProgressingWithRetry BackupReady=False/BackUpFailed Verified=True/KnownGood
+      Ready=False/PreflightFailed Reconciling=True/PreflightFailed BackupReady=False/BackUpFailed Verified=True/KnownGood
+    preflight refuses behind a fence (Preflight)
+      Ready=False/PreflightFailed Stalled=True/PreflightFailed Verified=True/KnownGood
     baking (Baking)
       Ready=Unknown/Progressing Reconciling=True/Progressing Healthy=True/ChecksPassed Verified=True/KnownGood
     a failed release that does not go back (Stalled)

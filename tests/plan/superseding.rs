@@ -1,14 +1,19 @@
 //! The operation that runs: its next step, and what makes it give way.
 
-use backout::api::{
-    operation::{Kind, StepName, StepState},
-    status::ReleaseState,
+use backout::{
+    api::{
+        ReleaseSpec,
+        operation::{Kind, OperationState, StepName, StepState},
+        release::Workload,
+        status::ReleaseState,
+    },
+    plan::input::{Seen, WorkloadSeen},
 };
 use insta::assert_snapshot;
 
 use super::{
     table,
-    world::{Given, Progress, at, content, operation},
+    world::{Given, Progress, at, content, operation, unseen},
 };
 
 const DEPLOY: [StepName; 7] =
@@ -56,6 +61,92 @@ fn a_rollback_gives_way_only_at_preflight() {
     RevertSchema: Run 2 / Run 2
     Deploy: Run 3 / Run 3
     Unfence: Run 4 / Run 4
+    ");
+}
+
+#[test]
+fn an_operation_never_ends_on_another_database_or_other_workloads_than_it_began_with() {
+    let elsewhere = |spec: &mut ReleaseSpec| "db2".clone_into(&mut spec.database.as_mut().expect("the fixture has one").mysql.host);
+    let worker = |spec: &mut ReleaseSpec| {
+        let other =
+            Workload { name: "worker".to_owned(), ..spec.target.kubernetes.workloads.first().cloned().expect("the fixture has one") };
+        spec.target.kubernetes.workloads.push(other);
+    };
+    let older = |given: Given| given.with(|world| world.status.operation.iter_mut().for_each(|operation| operation.target = None));
+    let rows = vec![
+        ("another database, while nothing is touched", deploying(StepName::BackUp, StepState::Started).spec(elsewhere)),
+        ("another database, while a migration runs", deploying(StepName::Migrate, StepState::Started).spec(elsewhere)),
+        ("another database, behind the fence", going_back(StepName::RevertSchema, StepState::Started).spec(elsewhere)),
+        ("a container that is not there was corrected", deploying(StepName::Preflight, StepState::Started).spec(worker)),
+        ("other workloads, while a migration runs", deploying(StepName::Migrate, StepState::Started).spec(worker)),
+        ("other workloads, while it bakes", deploying(StepName::Bake, StepState::Started).spec(worker)),
+        ("other workloads, behind the fence", going_back(StepName::Deploy, StepState::Pending).spec(worker)),
+        ("the same workloads in an operation that does not say", older(going_back(StepName::Deploy, StepState::Pending)).spec(worker)),
+        ("a fence that was left is put up before a new workload too", {
+            let given = going_back(StepName::RevertSchema, StepState::Pending).spec(worker).workload(|workload| workload.replicas = 0);
+            let given = given.closed(OperationState::Superseded);
+            given.with(|world| {
+                if let Seen::Known(workloads) = &mut world.workloads {
+                    let worker = workloads.first().cloned().expect("the fixture has one");
+                    workloads.push(WorkloadSeen { name: "worker".to_owned(), replicas: 2, ..worker });
+                }
+            })
+        }),
+    ];
+    assert_snapshot!(table(rows), @r"
+    another database, while nothing is touched
+      Close Superseded
+    another database, while a migration runs
+      Waiting DatabaseChanged
+    another database, behind the fence
+      Waiting DatabaseChanged
+    a container that is not there was corrected
+      Close Superseded
+    other workloads, while a migration runs
+      Waiting TargetChanged
+    other workloads, while it bakes
+      Close Superseded
+    other workloads, behind the fence
+      Waiting TargetChanged
+    the same workloads in an operation that does not say
+      Run 3
+    a fence that was left is put up before a new workload too
+      Rollback 2 → 1: Fence shop=3 worker=2, Preflight 1 [] database=Needed cache=Needed, Approve Never, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3 worker=2, Verify 1m
+    ");
+}
+
+#[test]
+fn what_failed_behind_a_fence_takes_it_down_once_the_database_says_that_it_may() {
+    let failed = |step| going_back(step, StepState::Failed);
+    let away = |given: Given| given.with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))));
+    let elsewhere = |spec: &mut ReleaseSpec| "db2".clone_into(&mut spec.database.as_mut().expect("the fixture has one").mysql.host);
+    let rows = vec![
+        ("the scripts failed and nothing changed", failed(StepName::RevertSchema)),
+        ("the scripts failed half way", failed(StepName::RevertSchema).half_way(2)),
+        ("the database was not looked at", failed(StepName::RevertSchema).with(|world| world.database = None)),
+        ("the database is away: it is looked at again", away(failed(StepName::RevertSchema))),
+        (
+            "it is away, and a person asks for a reset",
+            away(failed(StepName::RevertSchema)).with(|world| world.reset_at = Some("now".to_owned())),
+        ),
+        ("it is away, and the spec names another", away(failed(StepName::RevertSchema)).spec(elsewhere)),
+        ("before the fence", away(failed(StepName::Preflight))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    the scripts failed and nothing changed
+      Run 4
+    the scripts failed half way
+      Close Failed
+    the database was not looked at
+      LookAtDatabase
+    the database is away: it is looked at again
+      Waiting DatabaseUnavailable
+    it is away, and a person asks for a reset
+      Close Failed
+    it is away, and the spec names another
+      Close Failed
+    before the fence
+      Close Failed
     ");
 }
 

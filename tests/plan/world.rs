@@ -125,6 +125,7 @@ impl Given {
                 verified_at: None,
                 undone_at: (state == ReleaseState::Undone).then(|| at(500)),
                 backup_point: Some(point.clone()),
+                approval: None,
             },
         );
         self.0.points.insert(
@@ -269,6 +270,7 @@ pub fn operation(world: &World, kind: Kind, to: u64, steps: &[StepName]) -> Oper
         digest: entry.map(|entry| entry.digest.clone()).unwrap_or_default(),
         revision: format!("main@{to}"),
         database: Some("db:3306/shop, file:///var/lib/backout/backups".to_owned()),
+        target: Some("container app of Deployment shop".to_owned()),
         wanted: match &world.desired {
             Seen::Known(desired) => desired.digest.clone(),
             Seen::Unknown(_) => String::new(),

@@ -98,7 +98,7 @@ impl Place {
             .secret("git-auth", json!({"username": variable("BED_GIT_USER"), "password": variable("BED_GIT_PASSWORD"), "ca.crt": ca}))
             .await;
         place.secret("liqui-db", json!({"username": place.database, "password": PASSWORD, "ca.crt": ca})).await;
-        place.secret("redis", json!({"password": variable("BED_REDIS_PASSWORD")})).await;
+        place.secret("redis", json!({"password": variable("BED_REDIS_PASSWORD"), "ca.crt": ca})).await;
         // What the application itself needs, as environment variables.
         place
             .secret(
@@ -148,7 +148,10 @@ impl Place {
             }},
             "target": {"kubernetes": {"workloads": [{"kind": "Deployment", "name": NAME, "container": "api"}]}},
             "database": {"mysql": {"host": "mariadb.bed", "name": self.database, "credentials": {"secretRef": {"name": "liqui-db"}}}},
-            "cache": {"redis": {"host": "redis.bed", "credentials": {"secretRef": {"name": "redis"}}}, "flush": {"prefix": "liqui:"}},
+            "cache": {
+                "redis": {"host": "redis.bed", "port": 6380, "credentials": {"secretRef": {"name": "redis"}}},
+                "flush": {"prefix": "liqui:"},
+            },
             "verify": {
                 "timeout": "5s",
                 "checks": [

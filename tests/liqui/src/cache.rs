@@ -46,7 +46,7 @@ enum Redis {
     #[default]
     Missing,
     At {
-        client: Client,
+        client: Box<Client>,
         link: Box<Mutex<Link>>,
     },
 }
@@ -71,9 +71,8 @@ impl Cache {
         let redis = match config {
             RedisConfig::Disabled => Redis::Disabled,
             RedisConfig::Missing => Redis::Missing,
-            RedisConfig::At { host, port, password } => {
-                client(host, *port, password.as_deref()).map_or(Redis::Missing, |client| Redis::At { client, link: Box::default() })
-            }
+            RedisConfig::At { host, port, password } => client(host, *port, password.as_deref())
+                .map_or(Redis::Missing, |client| Redis::At { client: Box::new(client), link: Box::default() }),
         };
         Self { redis, ..Self::default() }
     }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# MariaDB, Redis and the git server, each with a password of its own; MariaDB and git speak TLS too.
+# MariaDB, Redis and the git server, each with a password of its own; all of them speak TLS too.
 # Nothing of /etc/mysql, /etc/redis, /etc/lighttpd or /etc/gitconfig counts here.
 
 # Runs in the private mounts, where /var/lib/mysql is the bed's. The init file is read at every
@@ -56,9 +56,16 @@ probe_mariadb() {
 
 # A cache: nothing is kept on disk.
 start_redis() {
+    install -m 644 "$PKI/ca.crt" "$PKI/servers.crt" "$BED_DIR/redis/"
+    install -m 600 -o redis -g redis "$PKI/servers.key" "$BED_DIR/redis/"
     install -m 600 -o redis -g redis /dev/stdin "$BED_DIR/redis/redis.conf" <<CONF
 bind 0.0.0.0
 port 6379
+tls-port 6380
+tls-ca-cert-file /var/lib/redis/ca.crt
+tls-cert-file /var/lib/redis/servers.crt
+tls-key-file /var/lib/redis/servers.key
+tls-auth-clients no
 dir /var/lib/redis
 save ""
 requirepass $(password redis)
