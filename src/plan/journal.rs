@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::account;
 use crate::api::{
     Span,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
-    status::{Aside, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
+    status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
 };
 
 /// How one run of a step ended.
@@ -241,50 +242,16 @@ pub fn settled(
     if let Outcome::Done { .. } = outcome {
         let step = status.operation.as_ref().and_then(|operation| operation.steps.get(index)).cloned();
         if let Some(step) = step {
-            inventory(&mut status, &step.action, to, now);
+            account::done(&mut status, &step.action, to, now);
         }
     }
     Some(status)
 }
 
-/// What a step that is done adds to the things of which Backout keeps account, or takes from them.
-fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp) {
-    match action {
-        Action::BackUp { point, .. } => {
-            status.last_backup_point = Some(point.clone());
-            mark(status, to, |entry| entry.backup_point = Some(point.clone()));
-        }
-        Action::Restore { shadow, aside, keep, .. } => {
-            let operation = status.operation.as_ref();
-            let entry = Aside {
-                schema: aside.clone(),
-                operation: operation.map_or(0, |operation| operation.id),
-                from: operation.and_then(|operation| operation.from),
-                to,
-                at: now,
-                until: after(now, keep.0).unwrap_or(now),
-            };
-            status.shadows.retain(|schema| schema != shadow);
-            status.asides.retain(|aside| aside.schema != *shadow && aside.schema != entry.schema);
-            status.asides.insert(0, entry);
-        }
-        Action::Discard { schemas, .. } => {
-            status.shadows.retain(|schema| !schemas.contains(schema));
-            status.asides.retain(|aside| !schemas.contains(&aside.schema));
-        }
-        Action::Keep { .. }
-        | Action::Preflight { .. }
-        | Action::Migrate { .. }
-        | Action::Deploy { .. }
-        | Action::FlushCache { .. }
-        | Action::Verify { .. }
-        | Action::Bake { .. }
-        | Action::Stage { .. }
-        | Action::Fence { .. }
-        | Action::Approve { .. }
-        | Action::RevertSchema { .. }
-        | Action::Unfence { .. } => {}
-    }
+/// Whether the application was down before the operation planned anything of its own: behind a fence that was left, or because
+/// the schema stood half way. No release ran on what such an operation replaces.
+pub fn began_down(operation: &Operation) -> bool {
+    operation.steps.first().is_some_and(|step| step.name == StepName::Fence)
 }
 
 /// The status with the gate opened. `None`: no gate is waiting there.
@@ -393,17 +360,9 @@ pub fn refused(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     status
 }
 
-/// A rollback was undone: the releases that it took back shape what is live again, and that stays until something else is
-/// asked for.
+/// A rollback was undone, and that stays until something else is asked for.
 fn undone(status: &mut ReleaseStatus, operation: &Operation) {
     status.release = Some(operation.to);
-    let back = operation.from.unwrap_or_default();
-    for entry in status.history.iter_mut().filter(|entry| entry.release > back && entry.release <= operation.to) {
-        entry.undone_at = None;
-        if entry.state == ReleaseState::Undone {
-            entry.state = if entry.verified_at.is_some() { ReleaseState::KnownGood } else { ReleaseState::Superseded };
-        }
-    }
     status.hold = Some(Hold { wanted: operation.wanted.clone(), operation: operation.id });
 }
 
@@ -470,7 +429,7 @@ pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
     open.cloned()
 }
 
-fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {
+pub fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {
     if let Some(entry) = status.history.iter_mut().find(|entry| entry.release == release) {
         change(entry);
     }
@@ -481,7 +440,7 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_secs(1_u64 << attempt.saturating_sub(1).min(5)).min(LONGEST_BACKOFF)
 }
 
-fn after(now: Timestamp, pause: Duration) -> Option<Timestamp> {
+pub fn after(now: Timestamp, pause: Duration) -> Option<Timestamp> {
     now.checked_add(signed(pause)).ok()
 }
 
