@@ -393,10 +393,11 @@ pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
     let operation = status.operation.as_ref()?;
     let mut open = None;
     let mut first = true;
-    for step in &operation.steps {
+    for (index, step) in operation.steps.iter().enumerate() {
         match &step.action {
             Action::Fence { workloads } => {
-                if step.state != StepState::Pending {
+                // As the very first step it may take over one that stands already. Where none does, scaling back changes nothing.
+                if step.state != StepState::Pending || index == 0 {
                     open = Some(workloads);
                 }
                 first = false;
