@@ -232,12 +232,14 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
             if let Some(retry) = another_way(world, operation) {
                 return Some(retry);
             }
-            unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation))))
+            unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure_with_state(world, operation))))
         }
         // Planned again, and this time a person is asked.
         Kind::Undo if is_outdated(operation) => world.status.asides.first().map(|aside| undo::plan(world, aside)),
         Kind::Restore if is_outdated(operation) => None,
-        Kind::Restore | Kind::Undo => unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure(operation)))),
+        Kind::Restore | Kind::Undo => {
+            unchanged.then(|| rest(world, Verdict::rollback_failed(operation, &failure_with_state(world, operation))))
+        }
         // Nothing depends on it.
         Kind::Cleanup | Kind::Leave => None,
         Kind::Repair => unchanged.then(|| rest(world, Verdict::repair_failed(operation, &failure(operation)))),
@@ -308,6 +310,15 @@ fn failure(operation: &Operation) -> String {
         || "no step of it failed".to_owned(),
         |step| format!("{}: {}", step.name.as_str(), step.message.as_deref().unwrap_or("no reason was recorded")),
     )
+}
+
+/// What failed, and what that means for who uses the application.
+fn failure_with_state(world: &World, operation: &Operation) -> String {
+    let failure = failure(operation);
+    match journal::open_fence(&world.status) {
+        Some(_) => format!("{failure}; the workloads are scaled to zero, because the database is not what the release before ran on"),
+        None => failure,
+    }
 }
 
 /// Rests until something changes; looks again after the interval that fits the verdict.
