@@ -20,7 +20,7 @@ fn is_reason(word: &str) -> bool {
 }
 
 /// What the code can give as the reason of a Ready condition that is not True and not on its way.
-fn given() -> BTreeSet<String> {
+pub fn given() -> BTreeSet<String> {
     let summary = source("plan/summary.rs");
     let mut reasons: Vec<&str> =
         ["Hindered", "Resting", "Stalled"].iter().flat_map(|ready| after(&summary, &format!("Ready::{ready},\""))).collect();

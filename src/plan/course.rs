@@ -9,7 +9,7 @@ use super::{
     Decision, Verdict,
     approval::{self, Gate},
     drift,
-    input::{Life, Seen, World},
+    input::{DatabaseSeen, Life, Seen, World},
     journal::{self, has_changed_things},
     report,
     target::{self, Pin, asked, pin},
@@ -59,7 +59,8 @@ fn moved(world: &World, operation: &Operation) -> Option<Verdict> {
 }
 
 /// An operation that failed behind its own fence takes it down again, where what ran before, or what it led to, fits the
-/// database as it is. Whether that is so the database says, not the record.
+/// database as it is; or where the database is as it was when what ran before ran on it. Whether that is so the database says,
+/// not the record.
 fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Decision {
     let failure = Decision::Close(OperationState::Failed);
     let unfence = operation.steps.iter().enumerate().skip(failed).find(|(_, step)| step.name == StepName::Unfence);
@@ -80,13 +81,40 @@ fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Dec
             return target::rest(world, Verdict::fenced_and_unseen(operation, unseen));
         }
         Some(Seen::Unknown(_)) => false,
-        Some(Seen::Known(database)) => world.current().is_some_and(|current| drift::database_fits(world, database, current)),
+        Some(Seen::Known(database)) => {
+            let fits_current = || world.current().is_some_and(|current| drift::database_fits(world, database, current));
+            left_as_it_was(world, operation, database) || fits_current()
+        }
     };
     match unfence.retry_at {
         _ if !fits => failure,
         Some(at) if at > world.now => pause(world, operation, at),
         Some(_) | None => Decision::Run { step: index },
     }
+}
+
+/// Nothing of the operation is left in the database, whose schema need not be exactly the release's: a migration is applied
+/// before its release comes up. And the workloads are still what they were when the operation put up the fence.
+fn left_as_it_was(world: &World, operation: &Operation, database: &DatabaseSeen) -> bool {
+    let whole = |version: u64| database.applied.iter().any(|applied| applied.version == version && applied.trouble.is_none());
+    let untouched = operation.steps.iter().all(|step| match &step.action {
+        Action::RevertSchema { migrations, .. } => migrations.iter().all(|revert| whole(revert.migration)),
+        Action::Restore { .. } => database.swapped_by.as_ref() != Some(&format!("{}/{}", world.uid, operation.id)),
+        Action::Deploy { .. } => step.state == StepState::Pending,
+        Action::Keep { .. }
+        | Action::Preflight { .. }
+        | Action::BackUp { .. }
+        | Action::FlushCache { .. }
+        | Action::Verify { .. }
+        | Action::Bake { .. }
+        | Action::Migrate { .. }
+        | Action::Stage { .. }
+        | Action::Fence { .. }
+        | Action::Approve { .. }
+        | Action::Discard { .. }
+        | Action::Unfence { .. } => true,
+    });
+    untouched && !journal::began_down(operation)
 }
 
 /// Rests until a step may be tried again.

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::account;
 use crate::api::{
     Span,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
-    status::{
-        Aside, AsideState, AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus,
-        Switch,
-    },
+    status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
 };
 
 /// How one run of a step ended.
@@ -175,7 +173,7 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     step.retry_at = None;
     let name = step.name;
     let action = step.action.clone();
-    announce(&mut status, &action, now);
+    account::begun(&mut status, &action, now);
     // From here on the workloads may run it; where they stay as they are, from the first check of it.
     if matches!(name, StepName::Deploy | StepName::Verify) && leads_somewhere {
         status.release = Some(to);
@@ -199,47 +197,6 @@ pub fn queued(mut status: ReleaseStatus, index: usize, message: String) -> Optio
     step.retry_at = None;
     step.message = Some(message);
     Some(status)
-}
-
-/// A schema that a step is about to make is accounted for before it is there: a step that fails after that must not leave it
-/// where nobody looks.
-fn announce(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
-    match action {
-        Action::Stage { shadow, .. } if !status.shadows.contains(shadow) => status.shadows.push(shadow.clone()),
-        Action::Restore { aside, keep, .. } if status.asides.iter().all(|known| known.schema != *aside) => {
-            let entry = entry(status, aside, *keep, AsideState::Expected, now);
-            status.asides.insert(0, entry);
-        }
-        Action::Stage { .. }
-        | Action::Restore { .. }
-        | Action::Keep { .. }
-        | Action::Preflight { .. }
-        | Action::BackUp { .. }
-        | Action::Migrate { .. }
-        | Action::Deploy { .. }
-        | Action::FlushCache { .. }
-        | Action::Verify { .. }
-        | Action::Bake { .. }
-        | Action::Fence { .. }
-        | Action::Approve { .. }
-        | Action::RevertSchema { .. }
-        | Action::Discard { .. }
-        | Action::Unfence { .. } => {}
-    }
-}
-
-/// What the operation that runs replaces.
-fn entry(status: &ReleaseStatus, schema: &str, keep: Span, state: AsideState, now: Timestamp) -> Aside {
-    let operation = status.operation.as_ref();
-    Aside {
-        schema: schema.to_owned(),
-        operation: operation.map_or(0, |operation| operation.id),
-        from: operation.and_then(|operation| operation.from),
-        to: operation.map_or(0, |operation| operation.to),
-        at: now,
-        until: after(now, keep.0).unwrap_or(now),
-        state,
-    }
 }
 
 /// The status after step `index` was run. `None`: the step is not one that runs.
@@ -301,42 +258,16 @@ pub fn settled(
     if let Outcome::Done { .. } = outcome {
         let step = status.operation.as_ref().and_then(|operation| operation.steps.get(index)).cloned();
         if let Some(step) = step {
-            inventory(&mut status, &step.action, to, now);
+            account::done(&mut status, &step.action, to, now);
         }
     }
     Some(status)
 }
 
-/// What a step that is done adds to the things of which Backout keeps account, or takes from them.
-fn inventory(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp) {
-    match action {
-        Action::BackUp { point, .. } => {
-            status.last_backup_point = Some(point.clone());
-            mark(status, to, |entry| entry.backup_point = Some(point.clone()));
-        }
-        Action::Restore { shadow, aside, keep, .. } => {
-            let entry = entry(status, aside, *keep, AsideState::Kept, now);
-            status.shadows.retain(|schema| schema != shadow);
-            status.asides.retain(|aside| aside.schema != *shadow && aside.schema != entry.schema);
-            status.asides.insert(0, entry);
-        }
-        Action::Discard { schemas, .. } => {
-            status.shadows.retain(|schema| !schemas.contains(schema));
-            status.asides.retain(|aside| !schemas.contains(&aside.schema));
-        }
-        Action::Keep { .. }
-        | Action::Preflight { .. }
-        | Action::Migrate { .. }
-        | Action::Deploy { .. }
-        | Action::FlushCache { .. }
-        | Action::Verify { .. }
-        | Action::Bake { .. }
-        | Action::Stage { .. }
-        | Action::Fence { .. }
-        | Action::Approve { .. }
-        | Action::RevertSchema { .. }
-        | Action::Unfence { .. } => {}
-    }
+/// Whether the application was down before the operation planned anything of its own: behind a fence that was left, or because
+/// the schema stood half way. No release ran on what such an operation replaces.
+pub fn began_down(operation: &Operation) -> bool {
+    operation.steps.first().is_some_and(|step| step.name == StepName::Fence)
 }
 
 /// The status with the gate opened. `None`: no gate is waiting there.
@@ -478,17 +409,9 @@ pub fn answered(mut status: ReleaseStatus, requested_at: Option<&str>) -> Releas
     status
 }
 
-/// A rollback was undone: the releases that it took back shape what is live again, and that stays until something else is
-/// asked for.
+/// A rollback was undone, and that stays until something else is asked for.
 fn undone(status: &mut ReleaseStatus, operation: &Operation) {
     status.release = Some(operation.to);
-    let back = operation.from.unwrap_or_default();
-    for entry in status.history.iter_mut().filter(|entry| entry.release > back && entry.release <= operation.to) {
-        entry.undone_at = None;
-        if entry.state == ReleaseState::Undone {
-            entry.state = if entry.verified_at.is_some() { ReleaseState::KnownGood } else { ReleaseState::Superseded };
-        }
-    }
     status.hold = Some(Hold { wanted: operation.wanted.clone(), operation: operation.id });
 }
 
@@ -528,10 +451,11 @@ pub fn open_fence(status: &ReleaseStatus) -> Option<Vec<Scale>> {
 pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
     let mut open = None;
     let mut first = true;
-    for step in &operation.steps {
+    for (index, step) in operation.steps.iter().enumerate() {
         match &step.action {
             Action::Fence { workloads } => {
-                if step.state != StepState::Pending {
+                // As the very first step it may take over one that stands already. Where none does, scaling back changes nothing.
+                if step.state != StepState::Pending || index == 0 {
                     open = Some(workloads);
                 }
                 first = false;
@@ -564,7 +488,7 @@ pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
     open
 }
 
-fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {
+pub fn mark(status: &mut ReleaseStatus, release: u64, change: impl FnOnce(&mut HistoryEntry)) {
     if let Some(entry) = status.history.iter_mut().find(|entry| entry.release == release) {
         change(entry);
     }
@@ -575,7 +499,7 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_secs(1_u64 << attempt.saturating_sub(1).min(5)).min(LONGEST_BACKOFF)
 }
 
-fn after(now: Timestamp, pause: Duration) -> Option<Timestamp> {
+pub fn after(now: Timestamp, pause: Duration) -> Option<Timestamp> {
     now.checked_add(signed(pause)).ok()
 }
 

@@ -7,6 +7,7 @@
 //! a Release that is deleted ────────────▶ leaving::next      into a safe state, then gone
 //! ```
 
+mod account;
 mod approval;
 mod conditions;
 mod course;

@@ -24,6 +24,10 @@ pub fn requested(world: &World) -> Option<Decision> {
         Err(decision) => return Some(decision),
     };
     match newest {
+        Some(Aside { operation, from: None, .. }) if operation.to_string() == token => {
+            let message = format!("{} asks to undo operation {token}, but no release ran on the tables that it replaced", names::UNDO);
+            Some(Decision::Refuse { message, token })
+        }
         Some(aside) if aside.operation.to_string() == token => Some(plan(world, aside)),
         other => {
             let kept = other.map_or_else(

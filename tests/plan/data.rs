@@ -4,11 +4,15 @@
 use backout::{
     api::{
         Span,
-        operation::{Kind, OperationState, StepName, StepState},
+        operation::{Action, Kind, OperationState, StepName, StepState},
         release::RollbackTo,
         status::{Aside, AsideState, Hold, ReleaseState, ReleaseStatus},
     },
-    plan::{Decision, decide, input::Seen, journal},
+    plan::{
+        Decision, decide,
+        input::Seen,
+        journal::{self, Outcome},
+    },
 };
 use insta::assert_snapshot;
 
@@ -95,6 +99,10 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
         ("another operation", undo("6")),
         ("nothing is kept", undo("7").with(|world| world.status.asides.clear())),
         ("a release that had failed is not verified again", undo("7").entry(2, |entry| entry.verified_at = None)),
+        (
+            "no release ran on what was replaced: its schema stood half way",
+            undo("7").with(|world| world.status.asides.iter_mut().for_each(|aside| aside.from = None)),
+        ),
     ];
     assert_snapshot!(table(rows), @r"
     the last swap
@@ -107,26 +115,75 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
       Refuse 7: backout.dev/undo asks to undo operation 7, but no replaced tables are kept
     a release that had failed is not verified again
       Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
+    no release ran on what was replaced: its schema stood half way
+      Refuse 7: backout.dev/undo asks to undo operation 7, but no release ran on the tables that it replaced
     ");
+}
+
+/// The status after the restore of an operation with these steps, from release 2 to release 1.
+fn swapped(given: Given, kind: Kind, steps: &[StepName], shadow: &str) -> ReleaseStatus {
+    let mut running = operation(&given.0, kind, 1, steps).at(StepName::Restore, StepState::Started);
+    running.from = Some(2);
+    for step in &mut running.steps {
+        if let Action::Restore { shadow: planned, .. } = &mut step.action {
+            shadow.clone_into(planned);
+        }
+    }
+    let index = running.steps.iter().position(|step| step.name == StepName::Restore).expect("the row has a restore");
+    let outcome = Outcome::Done { message: "swapped".to_owned() };
+    let status = given.running(running).0.status;
+    journal::settled(status, index, &outcome, Span::seconds(30), Span::seconds(1800), at(950)).expect("the restore runs")
+}
+
+#[test]
+fn what_was_replaced_names_the_release_that_ran_on_it_if_one_did() {
+    let from = |steps: &[StepName]| swapped(Given::two_releases(), Kind::Rollback, steps, "shadow").asides.first().and_then(|it| it.from);
+    for (row, steps, expected) in [
+        ("the application served until the fence", vec![StepName::Preflight, StepName::Fence, StepName::Restore], Some(2)),
+        ("it was down before, or the schema stood half way", vec![StepName::Fence, StepName::Preflight, StepName::Restore], None),
+    ] {
+        assert_eq!(from(&steps), expected, "{row}");
+    }
+}
+
+#[test]
+fn a_swap_back_makes_the_releases_live_again_that_had_shaped_those_tables() {
+    let steps = [StepName::Preflight, StepName::Fence, StepName::Restore];
+    let states = |given: Given, shadow: &str| {
+        let status = swapped(given, Kind::Undo, &steps, shadow);
+        status.history.iter().map(|entry| (entry.release, entry.state, entry.undone_at.is_some())).collect::<Vec<_>>()
+    };
+    let failed = |given: Given| given.entry(2, |entry| entry.state = ReleaseState::Failed);
+    let later = |given: Given| given.entry(2, |entry| entry.started_at = at(901));
+    let (aside, good) = ("shop_backout_x_7_aside", (1, ReleaseState::KnownGood, false));
+    for (row, given, shadow, expected) in [
+        ("known good before", rolled_back(), aside, (2, ReleaseState::KnownGood, false)),
+        ("it had failed", failed(rolled_back()), aside, (2, ReleaseState::Failed, false)),
+        ("it came after them", later(rolled_back()), aside, (2, ReleaseState::Undone, true)),
+        ("another schema is swapped in", rolled_back(), "shadow", (2, ReleaseState::Undone, true)),
+    ] {
+        assert_eq!(states(given, shadow), [expected, good], "{row}");
+    }
 }
 
 #[test]
 fn what_a_swap_replaced_is_accounted_for_from_the_moment_in_which_it_may_be_there() {
     let restoring = |state| {
         let given = Given::two_releases();
-        let running = operation(&given.0, Kind::Rollback, 1, &[StepName::Fence, StepName::Restore]).at(StepName::Restore, state);
+        let running =
+            operation(&given.0, Kind::Rollback, 1, &[StepName::Preflight, StepName::Fence, StepName::Restore]).at(StepName::Restore, state);
         given.running(running).0.status
     };
     let told = |status: &ReleaseStatus| -> Vec<String> {
         let told = |aside: &Aside| format!("{} {:?} of {} {:?} → {}", aside.schema, aside.state, aside.operation, aside.from, aside.to);
         status.asides.iter().map(told).collect()
     };
-    let begun = journal::started(restoring(StepState::Pending), 1, at(1000)).expect("it is next");
+    let begun = journal::started(restoring(StepState::Pending), 2, at(1000)).expect("it is next");
     assert_eq!(told(&begun), ["aside Expected of 3 Some(2) → 1"]);
-    let again = journal::started(begun, 1, at(1010)).expect("it is tried again");
+    let again = journal::started(begun, 2, at(1010)).expect("it is tried again");
     assert_eq!(told(&again), ["aside Expected of 3 Some(2) → 1"]);
-    let done = journal::Outcome::Done { message: "swapped".to_owned() };
-    let swapped = journal::settled(again, 1, &done, Span::seconds(30), Span::seconds(1800), at(1020)).expect("it was begun");
+    let done = Outcome::Done { message: "swapped".to_owned() };
+    let swapped = journal::settled(again, 2, &done, Span::seconds(30), Span::seconds(1800), at(1020)).expect("it was begun");
     assert_eq!(told(&swapped), ["aside Kept of 3 Some(2) → 1"]);
     assert_eq!(swapped.asides.first().map(|aside| aside.at), Some(at(1020)));
 }
@@ -220,11 +277,9 @@ fn an_undo_that_did_not_come_to_its_end_is_tried_again_by_its_token_once_a_perso
 #[test]
 fn what_an_undo_brought_back_stays_until_something_else_is_asked_for() {
     let given = undo("7");
-    let mut done = operation(&given.0, Kind::Undo, 2, &[StepName::Restore]).at(StepName::Restore, StepState::Done);
-    done.from = Some(1);
+    let done = operation(&given.0, Kind::Undo, 2, &[StepName::Restore]).at(StepName::Restore, StepState::Done);
     let given = given.running(done).closed(OperationState::Succeeded).deployed(2).applied(&[1, 2]).with(|world| world.undo = None);
     assert_eq!(given.0.status.release, Some(2));
-    assert_eq!(given.0.entry(2).map(|entry| (entry.state, entry.undone_at)), Some((ReleaseState::KnownGood, None)));
     let rows = vec![
         ("the source asks for what was undone", given.clone()),
         ("something new is asked for", given.clone().asks(content(4, &[1, 2]))),

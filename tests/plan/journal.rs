@@ -219,6 +219,7 @@ fn the_history_is_trimmed_but_never_of_what_is_deployed_or_could_be_gone_back_to
 fn a_fence_counts_as_open_until_it_is_known_to_be_down() {
     let own = [StepName::Preflight, StepName::Fence, StepName::Deploy, StepName::Unfence];
     let inherited = [StepName::Keep, StepName::Deploy, StepName::Unfence];
+    let taken_over = [StepName::Fence, StepName::Preflight, StepName::Deploy, StepName::Unfence];
     let open = |steps: &[StepName], step, state| {
         let given = Given::two_releases();
         let running = operation(&given.0, Kind::Rollback, 1, steps).at(step, state);
@@ -232,6 +233,8 @@ fn a_fence_counts_as_open_until_it_is_known_to_be_down() {
         ("it is down", open(&own, StepName::Unfence, StepState::Done), false),
         ("inherited, and nothing was begun", open(&inherited, StepName::Keep, StepState::Pending), true),
         ("inherited and taken down", open(&inherited, StepName::Unfence, StepState::Done), false),
+        ("taken over, and given up before that was begun", open(&taken_over, StepName::Fence, StepState::Pending), true),
+        ("taken over and taken down", open(&taken_over, StepName::Unfence, StepState::Done), false),
         ("no fence at all", open(&[StepName::Deploy], StepName::Deploy, StepState::Failed), false),
     ] {
         assert_eq!(is_open, expected, "{row}");

@@ -211,3 +211,41 @@ fn an_operation_goes_on_with_its_next_step() {
       Run 6
     ");
 }
+
+#[test]
+fn a_failure_behind_the_fence_takes_it_down_where_what_ran_before_can_run_on() {
+    let taken_over = |given: Given| given.with(|world| world.status.operation.iter_mut().for_each(|operation| operation.steps.swap(0, 1)));
+    let undeployed = |given: Given| given.deployed(1).applied(&[1, 3]);
+    let failed = || going_back(StepName::RevertSchema, StepState::Failed);
+    let rows = vec![
+        ("the script left nothing: the release before runs on its own schema", failed()),
+        ("the newer release never came up: what ran before ran beside its schema then too", undeployed(failed())),
+        ("the script stopped half way", undeployed(failed()).half_way(3)),
+        ("one script is done, and another failed", undeployed(failed()).applied(&[1, 2])),
+        ("the fence was there before", taken_over(undeployed(failed()))),
+        ("the workloads are another release's already", undeployed(going_back(StepName::Deploy, StepState::Failed))),
+        ("the database was not looked at yet", undeployed(failed()).with(|world| world.database = None)),
+        (
+            "the database can't be seen",
+            undeployed(failed()).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable")))),
+        ),
+    ];
+    assert_snapshot!(table(rows), @r"
+    the script left nothing: the release before runs on its own schema
+      Run 4
+    the newer release never came up: what ran before ran beside its schema then too
+      Run 4
+    the script stopped half way
+      Close Failed
+    one script is done, and another failed
+      Close Failed
+    the fence was there before
+      Close Failed
+    the workloads are another release's already
+      Close Failed
+    the database was not looked at yet
+      LookAtDatabase
+    the database can't be seen
+      Waiting DatabaseUnavailable
+    ");
+}

@@ -1,19 +1,27 @@
 //! What happens to a simulated Release, and how a seed becomes a list of it. A list is all that is needed to play a history
-//! again.
+//! again: as JSON it is what a failing one prints and what `SIMULATION_REPLAY` takes.
 
-#[derive(Clone, Debug, PartialEq)]
+use backout::api::release::{ApprovalPolicy, Method};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     Commit(Change),
     /// The branch names the commit so many before the newest.
     Revert(usize),
     EditSpec,
     Automatic(bool),
-    RestoreOnly,
-    EveryMethod,
+    Methods(Vec<Method>),
     Pin(u64),
     Unpin,
     Suspend(bool),
     Reset,
+    Approval(ApprovalPolicy),
+    Approve(Plan),
+    /// A person asks for what the last rollback replaced.
+    Undo,
+    /// A person deletes the Release.
+    Delete,
     SourceSeen(bool),
     DatabaseSeen(bool),
     WorkloadsSeen(bool),
@@ -33,11 +41,19 @@ pub enum Event {
     Crash(u32),
     /// The other event happens at the so manyth such point, in the middle of the operator's work.
     Meanwhile(u32, Box<Event>),
+    /// At the so manyth such point the operator freezes, another one works for so many rounds in its place, and it wakes.
+    Frozen {
+        at: u32,
+        rounds: u32,
+        session: Session,
+    },
+    /// The so manyth answer from now does not come: what was asked for is done, and the operator can't know.
+    Lost(u32, Cache),
     /// The next round reads the object as it was before the last write.
     StaleRead,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     Config,
     /// Its checks fail.
@@ -52,13 +68,37 @@ pub enum Change {
 }
 
 /// What happens to a script when it is run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Script {
     Works,
     /// Fails, and nothing of it stays.
     FailsCleanly,
     /// Fails, and leaves the schema half way.
     FailsHalfWay,
+}
+
+/// Which plan an approval names.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Plan {
+    /// That of the operation that runs.
+    This,
+    Another,
+}
+
+/// What the watch cache has after an answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Cache {
+    Fresh,
+    Behind,
+}
+
+/// What became of a frozen operator's session with the database.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Session {
+    /// It is there, and with it the database's lock.
+    Kept,
+    /// The server gave it up.
+    Lost,
 }
 
 /// xorshift64*: small, and the same everywhere.
@@ -86,26 +126,43 @@ impl Random {
 pub fn history(seed: u64) -> Vec<Event> {
     let mut random = Random::new(seed);
     let mut events = vec![Event::Rounds(20)];
+    if random.below(3) == 0 {
+        events.push(Event::Approval(policy(&mut random)));
+    }
     for _ in 0..4 + random.below(12) {
-        events.push(match random.below(24) {
-            0..=4 => Event::Crash(random.below(12) as u32),
-            5..=7 => Event::Meanwhile(random.below(12) as u32, Box::new(outside(&mut random))),
-            8 => Event::StaleRead,
+        events.push(match random.below(32) {
+            0..=5 => Event::Crash(random.below(12) as u32),
+            6..=9 => Event::Lost(random.below(6) as u32, if random.yes() { Cache::Fresh } else { Cache::Behind }),
+            10..=12 => Event::Meanwhile(random.below(12) as u32, Box::new(outside(&mut random))),
+            13..=14 => Event::StaleRead,
+            15..=16 => Event::Frozen {
+                at: random.below(12) as u32,
+                rounds: random.below(30) as u32,
+                session: if random.yes() { Session::Kept } else { Session::Lost },
+            },
             _ => outside(&mut random),
         });
         events.push(Event::Rounds(random.below(20) as u32));
+    }
+    if random.below(8) == 0 {
+        events.push(Event::Delete);
     }
     events
 }
 
 fn outside(random: &mut Random) -> Event {
-    match random.below(32) {
+    match random.below(41) {
         0..=10 => Event::Commit(change(random)),
         11..=15 => Event::Revert(random.below(4) as usize),
         16 => Event::EditSpec,
         17 => Event::Automatic(random.below(4) != 0),
-        18 => Event::RestoreOnly,
-        19 => Event::EveryMethod,
+        18..=19 => Event::Methods(match random.below(5) {
+            0 => Vec::new(),
+            1 => vec![Method::RevertSchema],
+            2 => vec![Method::Restore],
+            3 => vec![Method::Restore, Method::RevertSchema],
+            _ => vec![Method::RevertSchema, Method::Restore],
+        }),
         20 => Event::Pin(1 + random.below(6)),
         21 => Event::Unpin,
         22 => Event::Suspend(random.yes()),
@@ -115,9 +172,21 @@ fn outside(random: &mut Random) -> Event {
         26 => Event::WorkloadsSeen(random.yes()),
         27 => Event::Away(random.below(4) as u32),
         28 => Event::Drift,
-        29 => Event::Rows,
-        30 => Event::PointGone,
+        29..=30 => Event::Rows,
+        31 => Event::PointGone,
+        32 => Event::Approval(policy(random)),
+        33 => Event::Approve(Plan::This),
+        34 => Event::Approve(Plan::Another),
+        35..=39 => Event::Undo,
         _ => Event::Hours,
+    }
+}
+
+fn policy(random: &mut Random) -> ApprovalPolicy {
+    match random.below(4) {
+        0 => ApprovalPolicy::Never,
+        1..=2 => ApprovalPolicy::DataLoss,
+        _ => ApprovalPolicy::Always,
     }
 }
 

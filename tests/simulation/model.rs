@@ -1,71 +1,59 @@
 //! The world in memory: one Release object with resourceVersion and generation, git, the workload with its pods, the
-//! database with its shadows and asides, the backup points and the cache. Effects are in `effects`.
+//! cache; the database is in `database`. Effects are in `effects`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use backout::{
     api::{
         Content, Kept, Migration, names,
         operation::Operation,
-        release::{Method, ReleaseSpec, RollbackTo},
+        release::{ReleaseSpec, RollbackTo},
         status::ReleaseStatus,
     },
     plan::input::{
-        AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Life, Outlook, PointSeen, Rollout, Seen, Unseen, WorkloadSeen, World,
+        ApprovalSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Life, Outlook, PointSeen, Rollout, Seen, Unseen, WorkloadSeen, World,
     },
 };
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::event::{Change, Event, Script};
+use super::{
+    database::{Point, Row, Server},
+    event::{Change, Event, Plan, Script},
+};
 
 pub const NAME: &str = "shop";
 pub const UID: &str = "0d9c";
 /// Replicas that the user gave the workload.
 pub const REPLICAS: i32 = 2;
 
+#[derive(Clone)]
 pub struct Model {
     pub now: Timestamp,
     /// `metadata.resourceVersion`: a write that carries another one is refused.
     pub version: u64,
     pub generation: i64,
-    pub spec: ReleaseSpec,
-    pub status: ReleaseStatus,
+    pub spec: Arc<ReleaseSpec>,
+    pub status: Arc<ReleaseStatus>,
     pub reset_at: Option<String>,
+    pub undo: Option<String>,
+    pub approve: Option<ApprovalSeen>,
+    pub life: Life,
+    /// Nothing is left of the object.
+    pub gone: bool,
     /// Every commit; `head` says which one the branch names.
-    pub commits: Vec<Desired>,
+    pub commits: Arc<Vec<Desired>>,
     pub head: usize,
     pub source_seen: bool,
     pub database_seen: bool,
     pub workloads_seen: bool,
     /// So many effects are answered by a server that is away.
     pub away: u32,
-    pub kept: BTreeMap<u64, Kept>,
-    pub points: BTreeMap<String, Point>,
-    pub live: Database,
-    pub shadows: BTreeMap<String, Shadow>,
-    pub asides: BTreeMap<String, Database>,
+    pub kept: Arc<BTreeMap<u64, Kept>>,
+    pub server: Server,
     pub workload: Workload,
     /// Keys that the application cached.
     pub cached: u64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Database {
-    pub applied: Vec<AppliedSeen>,
-    pub rows: u64,
-    /// Which operation swapped this set of tables in.
-    pub marker: Option<String>,
-}
-
-pub struct Point {
-    pub before: u64,
-    pub content: Database,
-}
-
-pub struct Shadow {
-    pub point: String,
-    pub content: Database,
 }
 
 /// What the Deployment asks for, and what its pods are.
@@ -73,6 +61,8 @@ pub struct Shadow {
 pub struct Workload {
     pub asked: Pods,
     pub there: Pods,
+    /// The schema that the application ran on when the last fence went up.
+    pub served: Vec<Row>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -82,17 +72,25 @@ pub struct Pods {
     pub env: BTreeMap<String, EnvSource>,
 }
 
-/// The object as one reader got it.
+/// The object as one reader got it. What is large is shared between the many worlds that an exploration holds.
 #[derive(Clone)]
 pub struct Snapshot {
     pub version: u64,
     pub generation: i64,
-    pub spec: ReleaseSpec,
-    pub status: ReleaseStatus,
+    pub spec: Arc<ReleaseSpec>,
+    pub status: Arc<ReleaseStatus>,
     pub reset_at: Option<String>,
+    pub undo: Option<String>,
+    pub approve: Option<ApprovalSeen>,
+    pub life: Life,
 }
 
 impl Snapshot {
+    /// To be changed.
+    pub fn status(&self) -> ReleaseStatus {
+        ReleaseStatus::clone(&self.status)
+    }
+
     pub fn running(&self) -> Option<&Operation> {
         self.status.operation.as_ref().filter(|operation| operation.finished_at.is_none())
     }
@@ -105,21 +103,22 @@ impl Model {
             now: Timestamp::from_second(1_700_000_000).expect("the instant is within range"),
             version: 1,
             generation: 1,
-            spec: spec(),
-            status: ReleaseStatus::default(),
+            spec: Arc::new(spec()),
+            status: Arc::default(),
             reset_at: None,
-            commits: vec![commit(0, "shop:0".to_owned(), Vec::new())],
+            undo: None,
+            approve: None,
+            life: Life::Wanted,
+            gone: false,
+            commits: Arc::new(vec![commit(0, "shop:0".to_owned(), Vec::new())]),
             head: 0,
             source_seen: true,
             database_seen: true,
             workloads_seen: true,
             away: 0,
-            kept: BTreeMap::new(),
-            points: BTreeMap::new(),
-            live: Database::default(),
-            shadows: BTreeMap::new(),
-            asides: BTreeMap::new(),
-            workload: Workload { asked: pods.clone(), there: pods },
+            kept: Arc::default(),
+            server: Server::default(),
+            workload: Workload { asked: pods.clone(), there: pods, served: Vec::new() },
             cached: 0,
         }
     }
@@ -128,10 +127,19 @@ impl Model {
         Snapshot {
             version: self.version,
             generation: self.generation,
-            spec: self.spec.clone(),
-            status: self.status.clone(),
+            spec: Arc::clone(&self.spec),
+            status: Arc::clone(&self.status),
             reset_at: self.reset_at.clone(),
+            undo: self.undo.clone(),
+            approve: self.approve.clone(),
+            life: self.life,
         }
+    }
+
+    /// An operation waits for a person.
+    pub fn waits_for_approval(&self) -> bool {
+        let ready = self.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        ready.is_some_and(|condition| condition.reason == "AwaitingApproval")
     }
 
     /// What the branch names.
@@ -150,14 +158,7 @@ impl Model {
         if !self.database_seen {
             return unseen("DatabaseUnavailable");
         }
-        Seen::Known(DatabaseSeen {
-            applied: self.live.applied.clone(),
-            uncarried: Vec::new(),
-            missing_grants: Vec::new(),
-            other_owner: None,
-            prepared: Vec::new(),
-            swapped_by: self.live.marker.clone(),
-        })
+        Seen::Known(self.server.seen())
     }
 
     /// What the eyes make of the object as `read` and of everything else as it is.
@@ -167,18 +168,18 @@ impl Model {
         World {
             now: self.now,
             namespace: "shops".to_owned(),
-            undo: None,
-            approve: None,
-            life: Life::Wanted,
+            undo: read.undo.clone(),
+            approve: read.approve.clone(),
+            life: read.life,
             rivals: Vec::new(),
             name: NAME.to_owned(),
             uid: UID.to_owned(),
             generation: read.generation,
-            spec: read.spec.clone(),
-            status: read.status.clone(),
+            spec: ReleaseSpec::clone(&read.spec),
+            status: read.status(),
             reset_at: read.reset_at.clone(),
             desired: self.desired(),
-            kept: self.kept.clone(),
+            kept: BTreeMap::clone(&self.kept),
             workloads: if self.workloads_seen {
                 Seen::Known(vec![WorkloadSeen {
                     name: NAME.to_owned(),
@@ -190,14 +191,7 @@ impl Model {
                 unseen("TargetNotFound")
             },
             database: None,
-            points: self
-                .points
-                .iter()
-                .map(|(name, point)| {
-                    let migrations = Some(point.content.applied.iter().map(|applied| applied.version).collect());
-                    (name.clone(), PointSeen { before: point.before, database: None, verified: true, migrations, taken_at: None })
-                })
-                .collect(),
+            points: self.server.points.iter().map(|(name, point)| (name.clone(), point_seen(point))).collect(),
         }
     }
 
@@ -214,8 +208,7 @@ impl Model {
             Event::Revert(back) => self.head = self.commits.len().saturating_sub(1 + back),
             Event::EditSpec => self.edit(|_| {}),
             Event::Automatic(automatic) => self.edit(|spec| spec.rollback.automatic = automatic),
-            Event::RestoreOnly => self.edit(|spec| spec.rollback.database = vec![Method::Restore]),
-            Event::EveryMethod => self.edit(|spec| spec.rollback.database = vec![Method::RevertSchema, Method::Restore]),
+            Event::Methods(ref methods) => self.edit(|spec| spec.rollback.database.clone_from(methods)),
             Event::Pin(release) => {
                 self.edit(|spec| spec.rollback_to = Some(RollbackTo { release: Some(release), version: None, backup_point: None }))
             }
@@ -226,22 +219,46 @@ impl Model {
                 self.version += 1;
                 self.reset_at = Some(format!("token-{}", self.version));
             }
+            Event::Approval(policy) => self.edit(|spec| spec.rollback.approval = policy),
+            Event::Approve(plan) => {
+                self.version += 1;
+                let running = self.status.operation.as_ref().map(|operation| operation.plan.digest.clone());
+                let digest = match plan {
+                    Plan::This => running.unwrap_or_default(),
+                    Plan::Another => "another".to_owned(),
+                };
+                self.approve = Some(ApprovalSeen { digest, by: None });
+            }
+            Event::Undo => {
+                self.version += 1;
+                self.undo = self.status.asides.first().map(|aside| aside.operation.to_string());
+            }
+            Event::Delete => {
+                self.version += 1;
+                self.life = Life::Leaving;
+                // Before the first operation nothing holds the object.
+                self.gone = self.status.operations == 0;
+            }
             Event::SourceSeen(seen) => self.source_seen = seen,
             Event::DatabaseSeen(seen) => self.database_seen = seen,
             Event::WorkloadsSeen(seen) => self.workloads_seen = seen,
             Event::Away(effects) => self.away = effects,
             Event::Drift => self.workload.asked.image = "shop:by-hand".to_owned(),
-            Event::Rows => self.live.rows += 1,
+            Event::Rows => self.server.live.rows += 1,
             Event::PointGone => {
-                self.points.pop_last();
+                self.server.points.pop_last();
             }
-            Event::Hours => self.pass(std::time::Duration::from_hours(2)),
-            Event::Rounds(_) | Event::Crash(_) | Event::Meanwhile(..) | Event::StaleRead => {}
+            Event::Hours => {
+                self.pass(std::time::Duration::from_hours(2));
+                // No server keeps a silent session for so long.
+                self.server.locked = false;
+            }
+            Event::Rounds(_) | Event::Crash(_) | Event::Meanwhile(..) | Event::Frozen { .. } | Event::Lost(..) | Event::StaleRead => {}
         }
     }
 
     fn edit(&mut self, change: impl FnOnce(&mut ReleaseSpec)) {
-        change(&mut self.spec);
+        change(Arc::make_mut(&mut self.spec));
         self.version += 1;
         self.generation += 1;
     }
@@ -270,9 +287,14 @@ impl Model {
             }
             Change::BrokenSchema(up) => add(up, Some(Script::Works)),
         }
-        self.commits.push(commit(number, image, migrations));
+        Arc::make_mut(&mut self.commits).push(commit(number, image, migrations));
         self.head = self.commits.len() - 1;
     }
+}
+
+fn point_seen(point: &Point) -> PointSeen {
+    let migrations = Some(point.content.applied.iter().map(|row| row.version).collect());
+    PointSeen { before: point.before, database: None, verified: point.complete, migrations, taken_at: None }
 }
 
 fn unseen<T>(reason: &'static str) -> Seen<T> {

@@ -4,16 +4,21 @@ use std::collections::BTreeSet;
 
 use backout::{
     api::{
-        operation::{Kind, OperationState, Step, StepName, StepState},
+        operation::{Action, Approval, ApprovalState, Kind, OperationState, Step, StepName, StepState, Tolerated},
+        release::ApprovalPolicy,
         status::{HistoryEntry, ReleaseStatus},
     },
     plan::{Decision, Verdict, input::World, summary},
 };
 
-use super::model::{Database, Model, REPLICAS, Snapshot};
+use super::{
+    database::{RowState, Tables},
+    driver::Rest,
+    model::{Model, REPLICAS, Snapshot, Workload},
+};
 
 /// Reasons with which a Release may stop short of what is asked for.
-const NAMED_STOPS: [&str; 10] = [
+pub const NAMED_STOPS: [&str; 11] = [
     "RollbackLimitReached",
     "Flapping",
     "RolledBack",
@@ -24,6 +29,7 @@ const NAMED_STOPS: [&str; 10] = [
     "RepairFailed",
     "NoWayBack",
     "PreflightFailed",
+    "RollbackUndone",
 ];
 
 const fn destroys(step: StepName) -> bool {
@@ -36,34 +42,84 @@ fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
 
 /// The same world gives the same decision; a quarantined digest is not deployed; only a rollback destroys.
 pub fn of_decision(world: &World, decision: &Decision) -> Result<(), String> {
-    let Decision::Begin(operation) = decision else { return Ok(()) };
+    let Decision::Begin(operation) = decision else {
+        return Ok(());
+    };
     rule(backout::plan::decide(world) == *decision, || "the same world gave two decisions".to_owned())?;
     let quarantined = world.status.quarantine.iter().any(|entry| entry.digest == operation.digest);
     rule(operation.kind != Kind::Deploy || !quarantined, || format!("{} is quarantined and deployed again", operation.version))?;
     let destructive = operation.steps.iter().any(|step| destroys(step.name));
-    rule(operation.kind == Kind::Rollback || !destructive, || format!("a {:?} would destroy", operation.kind))?;
+    rule(matches!(operation.kind, Kind::Rollback | Kind::Undo) || !destructive, || format!("a {:?} would destroy", operation.kind))?;
     rule(operation.steps.iter().all(|step| step.state == StepState::Pending), || "a step was begun before it was recorded".to_owned())
 }
 
-/// What is about to run stands in the record as started, in an operation that runs.
-pub fn of_effect(status: &ReleaseStatus, operation: u64, step: &Step) -> Result<(), String> {
-    let recorded = status
+/// What is about to run stands in the record as started, in an operation that runs; what takes data away was agreed to.
+pub fn of_effect(model: &Model, operation: u64, step: &Step) -> Result<(), String> {
+    let recorded = model
+        .status
         .operation
         .as_ref()
         .filter(|recorded| recorded.id == operation && recorded.state == OperationState::Running)
         .ok_or_else(|| format!("{} runs, but its operation does not", step.name.as_str()))?;
     let started = recorded.steps.iter().any(|entry| entry.state == StepState::Started && entry.action == step.action);
     rule(started, || format!("{} runs without a Started entry", step.name.as_str()))?;
-    rule(!destroys(step.name) || recorded.kind == Kind::Rollback, || format!("{} runs outside a rollback", step.name.as_str()))
+    let goes_back = matches!(recorded.kind, Kind::Rollback | Kind::Undo);
+    rule(!destroys(step.name) || goes_back, || format!("{} runs in a {:?}", step.name.as_str(), recorded.kind))?;
+    let (Action::RevertSchema { tolerated, .. } | Action::Restore { tolerated, .. }) = &step.action else {
+        return Ok(());
+    };
+    let agreed = recorded.approval.as_ref().map(|approval| approval.state);
+    let open = matches!(agreed, Some(ApprovalState::Approved | ApprovalState::NotNeeded));
+    rule(*tolerated == Tolerated::Any || open, || format!("{} runs behind a gate that is {agreed:?}", step.name.as_str()))
 }
 
-/// Live tables are replaced only by a swap that keeps them.
-pub fn of_replacement(before: &Database, model: &Model, step: &Step) -> Result<(), String> {
-    if before.marker == model.live.marker {
+/// Live tables change only in the steps that change the database, and are replaced only by a swap that keeps them.
+pub fn of_replacement(before: &Tables, model: &Model, step: &Step) -> Result<(), String> {
+    let live = &model.server.live;
+    rule(before.applied == live.applied || step.name.changes_database(), || format!("{} changed the schema", step.name.as_str()))?;
+    if before.marker == live.marker {
         return Ok(());
     }
     rule(step.name == StepName::Restore, || format!("{} replaced the live tables", step.name.as_str()))?;
-    rule(model.asides.values().any(|aside| aside == before), || "what was replaced is not kept".to_owned())
+    rule(model.server.asides.values().any(|aside| aside.marker == before.marker && aside.applied == before.applied), || {
+        "what was replaced is not kept".to_owned()
+    })
+}
+
+/// An approval is for one plan and no other; nobody is asked only where the policy lets go what was measured.
+pub fn of_grant(read: &Snapshot, approval: &Approval) -> Result<(), String> {
+    let Some(operation) = read.running() else {
+        return Err("a gate opens without an operation".to_owned());
+    };
+    match approval.state {
+        ApprovalState::Approved => {
+            let named = read.approve.as_ref().map(|approval| approval.digest.as_str());
+            rule(named == Some(operation.plan.digest.as_str()), || format!("{named:?} opened the gate of {}", operation.plan.digest))
+        }
+        ApprovalState::NotNeeded => {
+            let nothing = operation.loss.as_ref().is_some_and(backout::api::operation::Loss::is_none);
+            let any = operation.steps.iter().any(|step| matches!(step.action, Action::Approve { policy: ApprovalPolicy::Never, .. }));
+            rule(nothing || any, || format!("nobody was asked about {:?}", operation.loss))
+        }
+        ApprovalState::Waiting | ApprovalState::Outdated => Err(format!("a gate opens as {:?}", approval.state)),
+    }
+}
+
+/// A deleted Release leaves nothing half done: what runs has the schema that it needs. A fence is left up only where that is not
+/// so, or where nobody can tell.
+pub fn of_farewell(model: &Model) -> Result<(), String> {
+    let asked = &model.workload.asked;
+    let fits = model.server.live.applied.iter().all(|row| row.state != RowState::Failed) && database_fits(model, current(model));
+    rule(asked.replicas == REPLICAS || !model.database_seen || !fits, || format!("it is let go with {} replicas", asked.replicas))?;
+    if asked.replicas == 0 {
+        return Ok(());
+    }
+    let running = model.kept.values().find(|kept| kept.content.images.get("app") == Some(&asked.image));
+    let needed = running.map(|kept| kept.content.migrations.iter().map(|migration| migration.version)).into_iter().flatten();
+    let missing: Vec<u64> = needed.filter(|version| model.server.live.applied.iter().all(|row| row.version != *version)).collect();
+    let half_way = model.server.live.applied.iter().any(|row| row.state == RowState::Failed);
+    rule(missing.is_empty() || half_way, || format!("it is let go with {}, which lacks migrations {missing:?}", asked.image))?;
+    rule(model.life == backout::plan::input::Life::Leaving, || "it is let go without having been deleted".to_owned())
 }
 
 /// Numbers go up by one and are given once.
@@ -81,13 +137,15 @@ pub fn of_write(before: &ReleaseStatus, after: &ReleaseStatus) -> Result<(), Str
 
 /// Deciding again changes nothing; nothing is left fenced in silence; ready is said only of what is true.
 pub fn at_rest(model: &Model, mut world: World, read: &Snapshot, verdict: &Verdict) -> Result<(), String> {
-    world.status = summary::apply(read.status.clone(), verdict, read.generation, world.now);
+    world.status = summary::apply(read.status(), verdict, read.generation, world.now);
     match backout::plan::decide(&world) {
         Decision::Rest { verdict: second, .. } => {
             let twice = summary::apply(world.status.clone(), &second, read.generation, world.now);
             rule(twice == world.status, || "deciding again would write again".to_owned())?;
         }
-        decision => return Err(format!("deciding again without a change came to {decision:?}")),
+        decision => {
+            return Err(format!("deciding again without a change came to {decision:?}"));
+        }
     }
     if world.running().is_some() {
         return Ok(());
@@ -98,7 +156,10 @@ pub fn at_rest(model: &Model, mut world: World, read: &Snapshot, verdict: &Verdi
 }
 
 /// Where a history ends: at what is asked for, or at a stop that has a name.
-pub fn at_the_end(model: &Model, verdict: &Verdict) -> Result<(), String> {
+pub fn at_the_end(model: &Model, rest: &Rest) -> Result<(), String> {
+    let Rest::At(verdict) = rest else {
+        return Ok(());
+    };
     let current = current(model);
     if verdict.is_ready() {
         let asked = match &model.spec.rollback_to {
@@ -114,9 +175,11 @@ pub fn at_the_end(model: &Model, verdict: &Verdict) -> Result<(), String> {
         let image = current.and_then(|entry| model.kept.get(&entry.release)).and_then(|kept| kept.content.images.get("app"));
         rule(image == Some(&model.workload.there.image), || "another image runs than the release's".to_owned())?;
     }
-    rule(verdict.is_stalled() || model.workload.there.replicas == REPLICAS, || {
-        format!("{} replicas run at {}", model.workload.there.replicas, verdict.reason)
-    })
+    let Workload { there, served, .. } = &model.workload;
+    rule(verdict.is_stalled() || there.replicas == REPLICAS, || format!("{} replicas run at {}", there.replicas, verdict.reason))?;
+    let whole = served.iter().all(|row| row.state == RowState::Applied);
+    let as_it_was = whole && *served == model.server.live.applied;
+    rule(there.replicas > 0 || !as_it_was, || format!("the application is down at {} on the schema that it ran on", verdict.reason))
 }
 
 fn current(model: &Model) -> Option<&HistoryEntry> {
@@ -124,8 +187,10 @@ fn current(model: &Model) -> Option<&HistoryEntry> {
 }
 
 fn database_fits(model: &Model, current: Option<&HistoryEntry>) -> bool {
-    let Some(kept) = current.and_then(|entry| model.kept.get(&entry.release)) else { return true };
-    let applied: Vec<u64> = model.live.applied.iter().map(|applied| applied.version).collect();
+    let Some(kept) = current.and_then(|entry| model.kept.get(&entry.release)) else {
+        return true;
+    };
+    let applied: Vec<u64> = model.server.live.applied.iter().map(|row| row.version).collect();
     let needed: Vec<u64> = kept.content.migrations.iter().map(|migration| migration.version).collect();
-    applied == needed && model.live.applied.iter().all(|applied| applied.trouble.is_none())
+    applied == needed && model.server.live.applied.iter().all(|row| row.state == RowState::Applied)
 }
