@@ -116,7 +116,7 @@ impl Cache {
             Some(password) => redis.set_password(password.reveal()),
             None => redis,
         };
-        let client = self.client(redis).map_err(|error| self.error(&error))?;
+        let client = self.client(redis).map_err(|_| self.no_authority())?;
         let config =
             redis::AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT));
         // The deadline also covers the name look-up, which the crate's own does not.
@@ -149,6 +149,8 @@ impl Cache {
             Error::AccessDenied { at, code: if code.is_empty() { "no reason given".to_owned() } else { code } }
         } else if error.is_timeout() {
             Error::TimedOut { at }
+        } else if matches!(error.kind(), redis::ErrorKind::Client | redis::ErrorKind::InvalidClientConfig) {
+            self.no_authority()
         } else if let Some(reason) = io_error(error) {
             // rustls reports what it refuses as an IO error of kind InvalidData.
             if reason.kind() == io::ErrorKind::InvalidData {
@@ -161,6 +163,10 @@ impl Cache {
         } else {
             Error::Refused { at, code }
         }
+    }
+
+    fn no_authority(&self) -> Error {
+        Error::Untrusted { at: self.at(), detail: "no CA certificate can be read".to_owned() }
     }
 
     fn at(&self) -> String {

@@ -34,6 +34,7 @@ async fn only_a_trusted_redis_gets_the_password() {
         (named.as_str(), Tls::VerifyCa { ca_pem: OTHER_CA.into() }),
         (named.as_str(), Tls::VerifyIdentity { ca_pem: Vec::new() }),
         (named.as_str(), Tls::VerifyCa { ca_pem: Vec::new() }),
+        (named.as_str(), Tls::VerifyCa { ca_pem: b"-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n".to_vec() }),
     ] {
         let result = cache(host, tls.clone()).ping().await;
         assert!(matches!(&result, Err(Error::Untrusted { .. })), "{host} with {tls:?}: {result:?}");
