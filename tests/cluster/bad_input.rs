@@ -312,8 +312,8 @@ async fn an_image_that_does_not_exist_is_refused_before_anything_is_touched() {
 #[tokio::test]
 async fn a_release_that_can_not_be_read_is_marked_and_others_go_on() {
     let (unreadable, mut spec) = written("bad-unreadable").await;
-    // The pattern takes it, the program can't: what an older or newer API version may leave behind.
-    spec["interval"] = json!("99999999999999999999h");
+    // The API server takes it, the program can't: what an older or newer API version may leave behind.
+    spec["verify"]["bake"] = json!({"for": "2s", "failureThreshold": 99_999_999_999_u64});
     create(&unreadable, spec).await;
     let api: Api<kube::api::DynamicObject> =
         Api::namespaced_with(unreadable.client.clone(), &unreadable.namespace, &kube::core::ApiResource::erase::<Release>(&()));
