@@ -19,7 +19,8 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
     if let Seen::Unknown(unseen) = &world.workloads {
         return rest(world, Verdict::unseen(unseen));
     }
-    let problems = safety::containers(&world.spec, &desired.content);
+    let current = world.current().and_then(|current| world.kept.get(&current.release)).map(|kept| &kept.content);
+    let problems = safety::containers(&world.spec, &desired.content, current);
     if !problems.is_empty() {
         return refuse(world, &problems);
     }

@@ -6,10 +6,17 @@ use crate::api::{
     release::{Method, ReleaseSpec},
 };
 
-/// Every image of the release has a container to go to.
-pub fn containers(spec: &ReleaseSpec, content: &Content) -> Vec<String> {
+/// Every image of the release has a container to go to, and a container that has its image from the release that runs gets
+/// another: what was there before nobody knows any more, and without any the API server refuses the Deployment.
+pub fn containers(spec: &ReleaseSpec, content: &Content, current: Option<&Content>) -> Vec<String> {
     let known: Vec<&str> = spec.target.kubernetes.workloads.iter().map(|workload| workload.container.as_str()).collect();
-    content
+    let bereft = known.iter().filter(|container| {
+        current.is_some_and(|current| current.images.contains_key(**container)) && !content.images.contains_key(**container)
+    });
+    let bereft = bereft.map(|container| {
+        format!("the release names no image for container {container:?}, which has one from the release that runs: name it in images")
+    });
+    let homeless = content
         .images
         .keys()
         .filter(|container| !known.contains(&container.as_str()))
@@ -18,8 +25,8 @@ pub fn containers(spec: &ReleaseSpec, content: &Content) -> Vec<String> {
                 "the release has an image for container {container:?}, but spec.target.kubernetes.workloads has only {}",
                 known.join(", ")
             )
-        })
-        .collect()
+        });
+    bereft.chain(homeless).collect()
 }
 
 /// Versions of the migrations that the release would apply, ascending, or why it can't.

@@ -106,6 +106,16 @@ fn a_deploy_is_refused_with_the_object_and_the_remedy() {
             wanted.images.insert("sidecar".to_owned(), "proxy:1".to_owned());
             next_release().asks(wanted)
         }),
+        ("no image for a container that has one from the release that runs", {
+            let mut wanted = content(3, &[1, 2]);
+            wanted.images.clear();
+            next_release().asks(wanted)
+        }),
+        ("no image, and none was ever given", {
+            let mut wanted = content(1, &[]);
+            wanted.images.clear();
+            Given::new().asks(wanted).spec(|spec| spec.database = None)
+        }),
     ];
     assert_snapshot!(table(rows), @r"
     the database can't be seen
@@ -132,6 +142,10 @@ fn a_deploy_is_refused_with_the_object_and_the_remedy() {
       Waiting PreflightFailed
     an image without a container
       Waiting PreflightFailed
+    no image for a container that has one from the release that runs
+      Waiting PreflightFailed
+    no image, and none was ever given
+      Deploy nothing → 1: Keep 1, Preflight 1 [] database=Untouched cache=Untouched, Deploy 1, Verify 1m
     ");
 }
 
