@@ -32,11 +32,13 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
         (Some(_), None) => return Decision::LookAtDatabase,
         (Some(_), Some(Seen::Unknown(unseen))) => return rest(world, Verdict::unseen(unseen)),
         (Some(_), Some(Seen::Known(database))) => match safety::pending(&world.spec, database, &desired.content) {
-            Ok(pending) => match (&database.other_owner, pending.is_empty()) {
-                (Some(owner), false) => return rest(world, Verdict::shared(world, owner)),
-                (Some(_) | None, _) => pending,
+            Ok(pending) if pending.is_empty() => pending,
+            // Before anything else that is wrong with it: the schema is not its to put right.
+            found => match (&database.other_owner, found) {
+                (Some(owner), _) => return rest(world, Verdict::shared(world, owner)),
+                (None, Ok(pending)) => pending,
+                (None, Err(problems)) => return refuse(world, &problems),
             },
-            Err(problems) => return refuse(world, &problems),
         },
     };
 

@@ -16,16 +16,9 @@ pub fn containers(spec: &ReleaseSpec, content: &Content, current: Option<&Conten
     let bereft = bereft.map(|container| {
         format!("the release names no image for container {container:?}, which has one from the release that runs: name it in images")
     });
-    let homeless = content
-        .images
-        .keys()
-        .filter(|container| !known.contains(&container.as_str()))
-        .map(|container| {
-            format!(
-                "the release has an image for container {container:?}, but spec.target.kubernetes.workloads has only {}",
-                known.join(", ")
-            )
-        });
+    let homeless = content.images.keys().filter(|container| !known.contains(&container.as_str())).map(|container| {
+        format!("the release has an image for container {container:?}, but spec.target.kubernetes.workloads has only {}", known.join(", "))
+    });
     bereft.chain(homeless).collect()
 }
 

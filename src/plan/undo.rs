@@ -82,7 +82,8 @@ fn plan(world: &World, aside: &Aside) -> Decision {
         stage: None,
         risk: Risk::Replacement { schema: aside.schema.clone(), since: Some(aside.at) },
         action: Action::Restore {
-            point: format!("undo of operation {}", aside.operation),
+            // What stands aside says of itself that it is this.
+            point: aside.schema.clone(),
             shadow: aside.schema.clone(),
             aside: names::aside(&database.mysql.name, &world.uid, world.status.operations + 1),
             release: entry.release,

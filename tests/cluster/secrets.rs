@@ -145,6 +145,7 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     place.until("1.1.0 is ready", PATIENCE, ready("1.1.0")).await;
     place.write_release("1.2.0");
     place.repository.push("liqui 1.2.0");
+    place.approve(PATIENCE).await;
     place.until("1.2.0 is rolled back", PATIENCE, not_ready("RolledBack")).await;
 
     // Wrong credentials of every kind, each until the Release says so.

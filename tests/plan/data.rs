@@ -106,7 +106,7 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     ];
     assert_snapshot!(table(rows), @r"
     the last swap
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it was acted on
       Ready ReconciliationSucceeded
     another operation
@@ -114,7 +114,7 @@ fn a_swap_is_undone_by_its_operation_s_number_while_what_it_replaced_is_kept() {
     nothing is kept
       Refuse 7: backout.dev/undo asks to undo operation 7, but no replaced tables are kept
     a release that had failed is not verified again
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3
     no release ran on what was replaced: its schema stood half way
       Refuse 7: backout.dev/undo asks to undo operation 7, but no release ran on the tables that it replaced
     ");
@@ -216,11 +216,11 @@ fn a_swap_that_nobody_came_to_write_down_can_be_undone_where_the_database_says_t
     ];
     assert_snapshot!(table(rows), @r"
     it happened
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 8, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it did not
       Refuse 8: backout.dev/undo asks to undo operation 8, but only operation 7, the last that replaced tables, can be undone, until 2023-11-15T00:43:20Z
     it did not, and the one before is asked for
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     nobody has looked yet
       LookAtDatabase
     nobody can look
@@ -262,13 +262,13 @@ fn an_undo_that_did_not_come_to_its_end_is_tried_again_by_its_token_once_a_perso
     it failed: not by itself
       Stalled RollbackFailed
     it failed, and was reset
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it gave way: not by itself
       Ready ReconciliationSucceeded
     it gave way, and was reset
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     it gave way, and the annotation was removed and set again
-      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore undo of operation 7, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
+      Undo 1 → 2: Preflight 2 [] database=Needed cache=Needed, Approve Never, Fence shop=3, Restore shop_backout_x_7_aside, Deploy 2, FlushCache shop:, Unfence shop=3, Verify 1m
     ");
     let succeeded = reset(ended(OperationState::Succeeded));
     assert_eq!(succeeded.0.status.last_handled_undo.as_deref(), Some("7"), "what was undone is not undone again");
@@ -334,6 +334,7 @@ fn a_database_or_a_container_of_another_release_is_refused_by_name() {
     let rows = vec![
         ("a deploy with a migration", shared(Given::two_releases().asks(content(4, &[1, 2, 4])))),
         ("a deploy without one", shared(Given::two_releases().asks(content(4, &[1, 2])))),
+        ("a deploy of a release that knows nothing of the schema", shared(Given::two_releases().asks(content(4, &[9])))),
         ("a rollback of the schema", shared(Given::two_releases().asks(content(1, &[1])))),
         ("a container that another Release deploys to", Given::two_releases().with(|world| world.rivals.push("Release other".to_owned()))),
         (
@@ -346,6 +347,8 @@ fn a_database_or_a_container_of_another_release_is_refused_by_name() {
       Stalled DatabaseShared
     a deploy without one
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
+    a deploy of a release that knows nothing of the schema
+      Stalled DatabaseShared
     a rollback of the schema
       Stalled DatabaseShared
     a container that another Release deploys to
