@@ -115,6 +115,8 @@ struct Trouble {
     lasting: bool,
 }
 
+/// What a kubelet says that has not got a Secret or ConfigMap from the API server in time.
+const BUSY_NODE: &str = "failed to sync";
 /// So many restarts are no start-up hiccup any more.
 const RESTARTS_THAT_TELL: i32 = 3;
 
@@ -126,7 +128,9 @@ fn trouble<'a>(pods: impl Iterator<Item = &'a Pod>) -> Option<Trouble> {
             let waiting = container.state.as_ref()?.waiting.as_ref()?;
             let reason = waiting.reason.as_deref()?;
             let lasting = match reason {
-                "ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError" => true,
+                "ErrImageNeverPull" | "InvalidImageName" => true,
+                // A key or Secret that is not there; but also a node that is too busy to read one, and then it tries again.
+                "CreateContainerConfigError" => !waiting.message.as_ref().is_some_and(|message| message.contains(BUSY_NODE)),
                 "CrashLoopBackOff" => container.restart_count >= RESTARTS_THAT_TELL,
                 "ErrImagePull" | "ImagePullBackOff" => false,
                 _ => return None,
@@ -186,10 +190,11 @@ mod tests {
     }
 
     fn pod(set: &str, reason: &str, restarts: i32) -> Pod {
+        let (reason, message) = reason.split_once(": ").unwrap_or((reason, ""));
         parse(json!({
             "metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set, "controller": true}]},
             "status": {"containerStatuses": [{"name": "api", "image": "api:1", "imageID": "", "ready": false, "restartCount": restarts,
-                "state": {"waiting": {"reason": reason}}}]},
+                "state": {"waiting": {"reason": reason, "message": message}}}]},
         }))
     }
 
@@ -200,6 +205,20 @@ mod tests {
         for (row, deployment, sets, pods, fails) in [
             ("the replaced pods crash", deployment(2, None), both(), vec![pod("bad", crashing, 9)], false),
             ("the new pods crash", deployment(2, None), both(), vec![pod("bad", crashing, 9), pod("good", crashing, 3)], true),
+            (
+                "a key is missing",
+                deployment(2, None),
+                both(),
+                vec![pod("good", "CreateContainerConfigError: couldn't find key A", 0)],
+                true,
+            ),
+            (
+                "the node is busy",
+                deployment(2, None),
+                both(),
+                vec![pod("good", "CreateContainerConfigError: failed to sync secret cache", 0)],
+                false,
+            ),
             ("the new pods have a hiccup", deployment(2, None), both(), vec![pod("good", crashing, 2)], false),
             ("the newest spec is not looked at yet", deployment(1, None), both(), vec![pod("good", crashing, 9)], false),
             ("no new ReplicaSet yet", deployment(2, None), vec![set("bad", "deployment")], vec![pod("bad", crashing, 9)], false),
