@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use backout::api::{BackupPoint, Release};
+use backout::api::{BackupPoint, Release, status::ReleaseStatus};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
@@ -38,6 +38,9 @@ const WRONG_DATABASE: Marker = Marker { what: "a wrong database password", word:
 const WRONG_REDIS: Marker = Marker { what: "a wrong Redis password", word: "marker/redis+77e1" };
 const URL: Marker = Marker { what: "a password in the git URL", word: "marker-url-55d0" };
 const KEY: Marker = Marker { what: "a TLS key", word: "MARKERKEYb1946ac92492d2347c6235b4d2611184" };
+const IDENTITY: Marker = Marker { what: "an SSH identity", word: "marker-identity-b3e1" };
+const PASSPHRASE: Marker = Marker { what: "its passphrase", word: "marker/phrase+1c9a" };
+const SIGNERS: Marker = Marker { what: "a comment among the allowed signers", word: "marker-signers-e60d" };
 const CHECK: Marker = Marker { what: "a token in a check's URL", word: "marker-check-3f9d" };
 
 impl Marker {
@@ -130,6 +133,18 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     spec["verify"]["bake"] = json!(null);
     let right = spec["source"]["git"]["url"].clone();
 
+    // Two Releases that never come to anything: a login by SSH, and a signature.
+    place
+        .secret("ssh-auth", json!({"identity": IDENTITY.word, "password": PASSPHRASE.word, "known_hosts": "git.example ssh-rsa AAAA"}))
+        .await;
+    place.secret("signers", json!({"allowed_signers": format!("somebody@example.com ssh-ed25519 AAAA {}", SIGNERS.word)})).await;
+    let mut by_ssh = spec.clone();
+    by_ssh["target"]["kubernetes"]["workloads"][0]["name"] = json!("none");
+    let mut signed = by_ssh.clone();
+    by_ssh["source"]["git"]["url"] = json!(format!("ssh://git@{}:9/liqui.git", variable("BED_NODE_IP")));
+    by_ssh["source"]["git"]["secretRef"] = json!({"name": "ssh-auth"});
+    signed["source"]["git"]["verify"] = json!({"mode": "HEAD", "secretRef": {"name": "signers"}});
+
     // A deploy, a failing one with its rollback.
     place.write_release("1.0.0");
     place.repository.push("liqui 1.0.0");
@@ -147,6 +162,14 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     place.repository.push("liqui 1.2.0");
     place.approve(PATIENCE).await;
     place.until("1.2.0 is rolled back", PATIENCE, not_ready("RolledBack")).await;
+
+    for (name, spec) in [("by-ssh", by_ssh), ("signed", signed)] {
+        place.create_as(name, spec).await.expect("the Release is accepted");
+        let says = |status: &ReleaseStatus| {
+            condition(status, "Ready").is_some_and(|(ready, reason, _)| ready == "False" && is_of_the_source(reason))
+        };
+        place.until_of(name, "its source is refused", PATIENCE, says).await;
+    }
 
     // Wrong credentials of every kind, each until the Release says so.
     let refused = async |what: &str, reasons: &[&str]| {
@@ -197,9 +220,10 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     heap.objects::<Deployment>(&place).await;
     heap.objects::<Event>(&place).await;
     heap.objects::<Pod>(&place).await;
-    let release = place.api::<Release>().get(NAME).await.expect("the Release is there");
-    // Not the spec: what a user writes into it is the user's.
-    heap.add("the Release's status", serde_json::to_vec(&release.status).expect("a status is JSON"));
+    for release in place.api::<Release>().list(&ListParams::default()).await.expect("Releases can be listed") {
+        // Not the spec: what a user writes into it is the user's.
+        heap.add("a Release's status", serde_json::to_vec(&release.status).expect("a status is JSON"));
+    }
     heap.files(backups.path());
     let beside = format!(
         "SELECT CONCAT_WS(' ', table_schema, table_name, table_comment) FROM information_schema.tables WHERE table_schema LIKE '{}%'",
@@ -213,7 +237,7 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     {
         assert!(heap.places_of(text).iter().any(|found| found.starts_with(place)), "{text} is in {place}");
     }
-    for marker in [DATABASE, APPLICATION, WEBHOOK, WRONG_GIT, WRONG_DATABASE, WRONG_REDIS, URL, KEY, CHECK] {
+    for marker in [DATABASE, APPLICATION, WEBHOOK, WRONG_GIT, WRONG_DATABASE, WRONG_REDIS, URL, KEY, IDENTITY, PASSPHRASE, SIGNERS, CHECK] {
         for spelling in marker.spellings() {
             assert_eq!(heap.places_of(&spelling), Vec::<&str>::new(), "{} is found, as {spelling}", marker.what);
         }
@@ -221,6 +245,11 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     for (what, word) in [("git", variable("BED_GIT_PASSWORD")), ("Redis", variable("BED_REDIS_PASSWORD"))] {
         assert_eq!(heap.places_of(&word), Vec::<&str>::new(), "the right {what} password is found");
     }
+}
+
+/// Reasons that begin otherwise say something else of it.
+fn is_of_the_source(reason: &str) -> bool {
+    reason.starts_with("Source") || reason == "SecretNotFound"
 }
 
 /// The release that is in git, with one value changed.

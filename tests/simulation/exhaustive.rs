@@ -21,7 +21,7 @@ use super::{
     driver::{Rest, Simulation},
     event::{Cache, Change, Event, Plan, Script},
     interruption::Cut,
-    key, report, rules,
+    key, report, rules, say,
 };
 
 /// Far more than any of the worlds takes.
@@ -322,7 +322,7 @@ fn every_small_world_comes_to_an_end_whatever_is_lost_and_when() {
         while let Some(world) = worlds.get(next.fetch_add(1, Ordering::Relaxed)) {
             let begun = Instant::now();
             let (states, rounds) = explored(world);
-            println!("{states} states in {rounds} rounds and {:.1?}: {}", begun.elapsed(), world.name);
+            say(&format!("{states} states in {rounds} rounds and {:.1?}: {}", begun.elapsed(), world.name));
             assert!(states >= world.at_least, "only {states} states: {}", world.name);
         }
     };
