@@ -249,7 +249,8 @@ async fn spec(place: &Place, operator: &Crashing) -> Value {
     spec["verify"]["checks"][0]["http"]["url"] = json!(format!("{}/health", place.service().await));
     spec["verify"]["bake"] = json!({"for": "500ms", "every": "250ms", "failureThreshold": 3});
     spec["interval"] = json!("500ms");
-    spec["rollback"] = json!({"approval": "Never"});
+    // To go to and fro all the time is what is played here, and no sign of a source that flaps.
+    spec["rollback"] = json!({"approval": "Never", "limit": {"count": 20, "within": "1s"}});
     spec
 }
 
