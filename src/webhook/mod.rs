@@ -15,12 +15,13 @@ use std::{
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Path, Request, State},
+    body::Body,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
@@ -47,6 +48,9 @@ use crate::{
 
 /// A push to a large repository is some 100 KiB; GitHub's largest is 25 MiB, of which nothing here needs more than `ref`.
 const LARGEST_BODY: usize = 1024 * 1024;
+/// So much of a larger one is read all the same, and thrown away: who is cut off while sending never sees the answer, and finds
+/// the connection dead at the next message.
+const MOST_DISCARDED: usize = 32 * LARGEST_BODY;
 /// From the first byte of the body to the answer. Git servers give up after ten seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between two hints to one Release: pushes that come faster share a look.
@@ -122,17 +126,18 @@ impl IntoResponse for Answer {
 /// The endpoint. `releases` is the controller's watch cache.
 pub fn router(client: Client, releases: Store<DeserializeGuard<Release>>, access: Access, metrics: Metrics) -> Router {
     let inner = Inner { client, releases, access, metrics, doors: Mutex::default() };
-    Router::new()
-        .route("/webhook/{namespace}/{name}", post(receive))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(Webhooks(Arc::new(inner)))
+    Router::new().route("/webhook/{namespace}/{name}", post(receive)).with_state(Webhooks(Arc::new(inner)))
 }
 
-async fn receive(State(webhooks): State<Webhooks>, Path((namespace, name)): Path<(String, String)>, request: Request) -> Response {
+async fn receive(
+    State(webhooks): State<Webhooks>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let metrics = webhooks.0.metrics.clone();
-    let headers = request.headers().clone();
     let work = async {
-        match Bytes::from_request(request, &()).await {
+        match read(body).await {
             Ok(body) => {
                 let answer = webhooks.answer(&namespace, &name, &headers, &body).await;
                 metrics.webhook(answer.label());
@@ -148,6 +153,25 @@ async fn receive(State(webhooks): State<Webhooks>, Path((namespace, name)): Path
         metrics.webhook("timed_out");
         StatusCode::REQUEST_TIMEOUT.into_response()
     })
+}
+
+/// The whole body, or how it is refused.
+async fn read(body: Body) -> Result<Vec<u8>, StatusCode> {
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    let mut portions = body.into_data_stream();
+    while let Some(portion) = portions.next().await {
+        let portion = portion.map_err(|_| StatusCode::BAD_REQUEST)?;
+        seen += portion.len();
+        if seen <= LARGEST_BODY {
+            kept.extend_from_slice(&portion);
+        } else {
+            kept = Vec::new();
+        }
+        if seen > MOST_DISCARDED {
+            break;
+        }
+    }
+    if seen > LARGEST_BODY { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(kept) }
 }
 
 impl Webhooks {

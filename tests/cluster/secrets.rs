@@ -143,6 +143,7 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     let mut signed = by_ssh.clone();
     by_ssh["source"]["git"]["url"] = json!(format!("ssh://git@{}:9/liqui.git", variable("BED_NODE_IP")));
     by_ssh["source"]["git"]["secretRef"] = json!({"name": "ssh-auth"});
+    signed["target"]["kubernetes"]["workloads"][0]["name"] = json!("neither");
     signed["source"]["git"]["verify"] = json!({"mode": "HEAD", "secretRef": {"name": "signers"}});
 
     // A deploy, a failing one with its rollback.
