@@ -411,6 +411,10 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
             pen.farewell(&release).await?;
             Ok(Action::await_change())
         }
+        Decision::Contain { workloads } => {
+            pen.contain(&release, workloads, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
+        }
         Decision::Close(end) => {
             pen.close(&release, end, now).await?;
             Ok(Action::requeue(PAUSE_AFTER_CONFLICT))

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     api::{
         BackupPoint, BackupPointStatus, Release, names,
-        operation::{Approval, ApprovalState, Operation, OperationState, StepState},
+        operation::{Approval, ApprovalState, Operation, OperationState, Scale, StepState},
         status::ReleaseStatus,
     },
     cluster::{self, within},
@@ -147,6 +147,13 @@ impl Pen {
             self.tell(&written, told).await;
         }
         Ok(written)
+    }
+
+    /// Writes down that the operation that runs puts up a fence before it ends.
+    pub async fn contain(&self, release: &Release, workloads: Vec<Scale>, now: Timestamp) -> Result<Release, Error> {
+        let status = journal::contained(status(release), workloads).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        let verdict = progressing(&status);
+        self.write(release, status, &verdict, now).await
     }
 
     /// Answers a request by annotation that can't be met.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     Decision, Verdict,
     approval::{self, Gate},
-    drift,
+    containment, drift,
     input::{DatabaseSeen, Life, Seen, World},
     journal::{self, has_changed_things},
     report,
@@ -49,7 +49,7 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
 }
 
 /// The spec names another database or other workloads than the operation was planned for.
-fn moved(world: &World, operation: &Operation) -> Option<Verdict> {
+pub fn moved(world: &World, operation: &Operation) -> Option<Verdict> {
     if operation.database != report::place(&world.spec) {
         return Some(Verdict::database_changed(operation));
     }
@@ -62,6 +62,9 @@ fn moved(world: &World, operation: &Operation) -> Option<Verdict> {
 /// database as it is; or where the database is as it was when what ran before ran on it. Whether that is so the database says,
 /// not the record.
 fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Decision {
+    if let Some(decision) = containment::before_the_end(world, operation) {
+        return decision;
+    }
     let failure = Decision::Close(OperationState::Failed);
     let unfence = operation.steps.iter().enumerate().skip(failed).find(|(_, step)| step.name == StepName::Unfence);
     let goes_back = matches!(operation.kind, Kind::Rollback | Kind::Restore | Kind::Undo);

@@ -63,8 +63,8 @@ pub fn environment(release: &str, kept: &Kept) -> Vec<(String, EnvSource)> {
 /// Whether the database holds exactly what this release runs on.
 pub fn database_fits(world: &World, database: &DatabaseSeen, release: &HistoryEntry) -> bool {
     let Some(kept) = world.kept.get(&release.release) else { return false };
-    let whole = database.applied.iter().all(|applied| applied.trouble.is_none());
-    whole && database.applied.iter().map(|applied| applied.version).eq(kept.content.migrations.iter().map(|migration| migration.version))
+    database.is_whole()
+        && database.applied.iter().map(|applied| applied.version).eq(kept.content.migrations.iter().map(|migration| migration.version))
 }
 
 /// Whether a release with this content needs nothing but what runs: the same images, configuration and Secrets as the release

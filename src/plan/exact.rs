@@ -1,14 +1,12 @@
 //! After the point of no return: exactly what stands, and the commands to choose from.
 
-use std::collections::BTreeSet;
-
 use super::{
     input::{Seen, World},
     journal,
 };
 use crate::api::{
     names,
-    operation::{Action, Operation, OperationState, Revert, StepName, StepState},
+    operation::{Action, Operation, Revert, StepName, StepState},
     status::ReleaseState,
 };
 
@@ -22,11 +20,19 @@ pub fn state(world: &World, operation: &Operation) -> String {
     format!("{}; {}", fence(world), data(world, operation))
 }
 
-fn fence(world: &World) -> String {
+/// Whether pods run.
+pub fn fence(world: &World) -> String {
+    let mut last = world.status.operation.iter().flat_map(|operation| &operation.steps);
+    let in_doubt = last.any(|step| step.name == StepName::Fence && step.state == StepState::Failed);
     match journal::open_fence(&world.status) {
         Some(workloads) => {
             let scales: Vec<String> = workloads.iter().map(|scale| format!("{} (had {})", scale.name, scale.replicas)).collect();
-            format!("the fence is up: no pod runs of {}", scales.join(", "))
+            let scales = scales.join(", ");
+            if in_doubt {
+                format!("the fence could not be put up: pods may still run of {scales}")
+            } else {
+                format!("the fence is up: no pod runs of {scales}")
+            }
         }
         None => "the fence is down: the workloads are scaled as they were".to_owned(),
     }
@@ -43,7 +49,7 @@ fn data(world: &World, operation: &Operation) -> String {
         Some((Action::RevertSchema { migrations, .. }, StepState::Done)) => format!("the down scripts of {} were run", labels(migrations)),
         Some((Action::RevertSchema { migrations, .. }, _)) => match &world.database {
             Some(Seen::Known(database)) => {
-                let troubles: Vec<&str> = database.applied.iter().filter_map(|applied| applied.trouble.as_deref()).collect();
+                let troubles = database.troubles();
                 let left: Vec<String> = database.applied.iter().map(|applied| format!("{:04}", applied.version)).collect();
                 let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
                 let half_way = if troubles.is_empty() { String::new() } else { format!(", and {}", troubles.join("; ")) };
@@ -78,37 +84,6 @@ fn swapped(world: &World, operation: &Operation, state: StepState) -> Swapped {
         (_, Some(Seen::Unknown(_)) | None) => Swapped::Unseen,
     }
 }
-
-/// What stands half way in the database while pods may run on it, with the command that stops them. `Err`: the database has to be
-/// looked at for that.
-pub fn exposed(world: &World) -> Result<Option<String>, Unlooked> {
-    let failed = world.status.operation.as_ref().filter(|operation| operation.state != OperationState::Succeeded);
-    let doubtful = failed.is_some_and(|operation| {
-        operation.steps.iter().any(|step| step.name == StepName::Migrate && step.state == StepState::Failed)
-            && journal::fence_of(operation).is_none()
-    });
-    let database = match &world.database {
-        _ if !doubtful || world.spec.database.is_none() => return Ok(None),
-        None => return Err(Unlooked),
-        Some(Seen::Unknown(_)) => return Ok(None),
-        Some(Seen::Known(database)) => database,
-    };
-    let troubles: Vec<&str> = database.applied.iter().filter_map(|applied| applied.trouble.as_deref()).collect();
-    if troubles.is_empty() {
-        return Ok(None);
-    }
-    let workloads = &world.spec.target.kubernetes.workloads;
-    let names: BTreeSet<String> = workloads.iter().map(|workload| format!("deployment/{}", workload.name)).collect();
-    Ok(Some(format!(
-        "{}, and the workloads run on it: until it can be put right, they can be stopped with kubectl -n {} scale --replicas=0 {}",
-        troubles.join("; "),
-        world.namespace,
-        Vec::from_iter(names).join(" ")
-    )))
-}
-
-/// The database was not looked at.
-pub struct Unlooked;
 
 /// What a person can do, each as a command.
 pub fn choices(world: &World, operation: &Operation) -> String {

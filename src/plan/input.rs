@@ -164,6 +164,18 @@ pub struct DatabaseSeen {
     pub other_owner: Option<String>,
 }
 
+impl DatabaseSeen {
+    /// Whether no migration stands half way.
+    pub fn is_whole(&self) -> bool {
+        self.applied.iter().all(|applied| applied.trouble.is_none())
+    }
+
+    /// What stands half way, as sentences.
+    pub fn troubles(&self) -> Vec<&str> {
+        self.applied.iter().filter_map(|applied| applied.trouble.as_deref()).collect()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppliedSeen {
     pub version: u64,

@@ -46,8 +46,10 @@ pub fn legal(operation: &Operation) -> Result<(), String> {
             return Err(format!("step {name} holds the action of a step {}", step.action.name().as_str()));
         }
         match step.state {
-            // After a failure the fence is taken down where that is safe.
-            StepState::Done | StepState::Started | StepState::Failed if ended && !(failed && step.name == StepName::Unfence) => {
+            // After a failure the fence is taken down where that is safe, and put up where it is not safe without.
+            StepState::Done | StepState::Started | StepState::Failed
+                if ended && !(failed && matches!(step.name, StepName::Fence | StepName::Unfence)) =>
+            {
                 return Err(format!("step {name} was begun before the one in front of it was done"));
             }
             StepState::Done => {}
@@ -314,6 +316,13 @@ fn limit(step: StepName, timeout: Span) -> Option<Span> {
         | StepName::Unfence
         | StepName::Discard => Some(timeout),
     }
+}
+
+/// The status with a Fence added to the operation that runs. `None`: none runs.
+pub fn contained(mut status: ReleaseStatus, workloads: Vec<Scale>) -> Option<ReleaseStatus> {
+    let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
+    operation.steps.extend(pending_steps(vec![Action::Fence { workloads }]));
+    Some(status)
 }
 
 /// The status with its operation ended. `None`: none runs.

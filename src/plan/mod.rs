@@ -10,6 +10,7 @@
 mod account;
 mod approval;
 mod conditions;
+mod containment;
 mod course;
 mod damping;
 mod deploy;
@@ -28,7 +29,7 @@ mod undo;
 
 use std::time::Duration;
 
-use crate::api::operation::{Approval, Operation, OperationState};
+use crate::api::operation::{Approval, Operation, OperationState, Scale};
 pub use course::heeds_source;
 use input::{Life, World};
 pub use summary::Verdict;
@@ -48,6 +49,8 @@ pub enum Decision {
     Run { step: usize },
     /// The gate before this step's successor opens: nobody had to be asked, or somebody approved.
     Grant { step: usize, approval: Approval },
+    /// What the step that failed left must not be run on: add a Fence to the operation that runs.
+    Contain { workloads: Vec<Scale> },
     /// The operation that runs has come to its end.
     Close(OperationState),
     /// A request by annotation can't be met; it is answered once and not kept waiting for.

@@ -203,7 +203,7 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
     let policy = policy(world);
     let fence_was_left = journal::open_fence(&world.status).is_some();
     let half_migrated = match &world.database {
-        Some(Seen::Known(database)) => database.applied.iter().any(|applied| applied.trouble.is_some()),
+        Some(Seen::Known(database)) => !database.is_whole(),
         Some(Seen::Unknown(_)) | None => false,
     };
     let fence = || Action::Fence { workloads: scales.clone() };
@@ -270,7 +270,7 @@ fn choose(
         .filter(|migration| database.applied.iter().all(|applied| applied.version != migration.version))
         .map(crate::api::Migration::label)
         .collect();
-    let half_way: Vec<String> = database.applied.iter().filter_map(|applied| applied.trouble.clone()).collect();
+    let half_way = database.troubles();
     if extra.is_empty() && missing.is_empty() && half_way.is_empty() {
         let reason = format!("the migrations of release {} are those applied: the database stays as it is", target.release);
         return Ok(Chosen { way: Way::Nothing, reason, not_chosen: Vec::new() });
@@ -298,7 +298,7 @@ fn choose(
 }
 
 /// Every migration to undo has its down script in a kept release; newest first.
-fn revert(world: &World, database: &DatabaseSeen, extra: &[u64], missing: &[String], half_way: &[String]) -> Result<Vec<Revert>, String> {
+fn revert(world: &World, database: &DatabaseSeen, extra: &[u64], missing: &[String], half_way: &[&str]) -> Result<Vec<Revert>, String> {
     if !half_way.is_empty() {
         return Err(format!("RevertSchema: {}", half_way.join("; ")));
     }

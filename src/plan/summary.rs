@@ -125,6 +125,18 @@ impl Verdict {
         Self::unseen(&Unseen { reason, message, outlook: *outlook })
     }
 
+    /// A migration failed, and whether it stands half way can't be told.
+    pub fn perhaps_half_way(operation: &Operation, unseen: &Unseen) -> Self {
+        let Unseen { reason, message, outlook } = unseen;
+        let message = format!(
+            "{} release {} ({}) stopped at Migrate, and whether the schema stands half way can't be told until the database can be looked at: {message}",
+            doing(operation.kind),
+            operation.to,
+            operation.version
+        );
+        Self::unseen(&Unseen { reason, message, outlook: *outlook })
+    }
+
     pub fn nothing_to_go_back_to(operation: &Operation, failure: &str) -> Self {
         Self::new(
             Ready::Stalled,
@@ -394,6 +406,13 @@ impl Verdict {
     pub fn and(mut self, more: &str) -> Self {
         self.message = format!("{}. {more}", self.message.trim_end_matches('.'));
         self
+    }
+
+    /// The same while the application is down behind a fence: that is a stop, whatever else it would be.
+    pub fn fenced(self, world: &World, fence: &str) -> Self {
+        let stops = matches!(self.ready, Ready::True | Ready::Resting) && !world.spec.suspend;
+        let verdict = self.and(fence);
+        if stops { Self { ready: Ready::Stalled, phase: "Stalled", ..verdict } } else { verdict }
     }
 
     /// While an operation runs.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Verdict, damping, deploy, drift, exact, housekeeping,
+    Decision, Verdict, containment, damping, deploy, drift, exact, housekeeping,
     input::{Desired, Outlook, Seen, Unseen, World},
     journal,
     rollback::{self, Why},
@@ -23,11 +23,15 @@ pub fn reset(world: &World) -> Option<Decision> {
 
 /// Decides while no operation runs.
 pub fn choose(world: &World) -> Decision {
+    containment::at_rest(world, chosen(world))
+}
+
+fn chosen(world: &World) -> Decision {
     if let Some(decision) = reset(world) {
         return decision;
     }
     if world.spec.suspend {
-        return warned(world, rest(world, Verdict::suspended()));
+        return rest(world, Verdict::suspended());
     }
     if !world.rivals.is_empty() {
         return rest(world, Verdict::contested(&world.rivals));
@@ -37,7 +41,7 @@ pub fn choose(world: &World) -> Decision {
     }
     let failed = world.status.operation.as_ref().filter(|operation| operation.state == OperationState::Failed);
     if let Some(decision) = failed.and_then(|operation| after_failure(world, operation)) {
-        return warned(world, decision);
+        return decision;
     }
     if let (Some(hold), Some(current)) = (&world.status.hold, world.current())
         && asked(world).is_none_or(|asked| asked == hold.wanted)
@@ -52,16 +56,6 @@ pub fn choose(world: &World) -> Decision {
     match &world.desired {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(unseen)),
         Seen::Known(desired) => wanted(world, desired),
-    }
-}
-
-/// A failed migration may stand half way, and then no rest is without danger: the workloads run on it.
-fn warned(world: &World, decision: Decision) -> Decision {
-    let Decision::Rest { verdict, again } = decision else { return decision };
-    match exact::exposed(world) {
-        Ok(Some(danger)) => Decision::Rest { verdict: verdict.and(&danger), again },
-        Ok(None) => Decision::Rest { verdict, again },
-        Err(exact::Unlooked) => Decision::LookAtDatabase,
     }
 }
 
@@ -144,7 +138,8 @@ fn instead(world: &World) -> Option<Decision> {
     let can_begin = |decision: &Decision| matches!(decision, Decision::Begin(_) | Decision::LookAtDatabase);
     let behind_a_fence = || {
         let current = world.current().filter(|current| current.state == ReleaseState::KnownGood)?;
-        journal::open_fence(&world.status)?;
+        // One that a failed migration left is not there because somebody wants to go back.
+        world.status.operation.as_ref().filter(|last| last.kind != Kind::Deploy && journal::fence_of(last).is_some())?;
         Some(bring_back(world, current))
     };
     unanswered(world).filter(can_begin).or_else(|| behind_a_fence().filter(can_begin))
@@ -190,7 +185,8 @@ fn bring_back(world: &World, current: &HistoryEntry) -> Decision {
 fn in_sync(world: &World, verdict: Verdict) -> Decision {
     let Some(current) = world.current() else { return rest(world, verdict) };
     if let Some(last) = world.status.operation.as_ref().filter(|last| journal::fence_of(last).is_some()) {
-        return behind_a_fence(world, last, current);
+        let verdict = if last.kind == Kind::Deploy { verdict } else { Verdict::left_fenced(world, last, current) };
+        return bring_up(world, current).unwrap_or_else(|| rest(world, verdict));
     }
     match drift::find(world, current) {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(&unseen)),
@@ -203,17 +199,16 @@ fn in_sync(world: &World, verdict: Verdict) -> Decision {
 }
 
 /// The application is down behind a fence that an operation left. It is taken down where the database is what the release that
-/// is deployed runs on; else a person has to say which release is to run.
-fn behind_a_fence(world: &World, last: &Operation, current: &HistoryEntry) -> Decision {
+/// is deployed runs on; else (`None`) a person has to say which release is to run.
+pub fn bring_up(world: &World, current: &HistoryEntry) -> Option<Decision> {
     match &world.database {
-        _ if world.spec.database.is_none() => drift::repair(world, current, &["the workloads are scaled to zero".to_owned()]),
-        None => Decision::LookAtDatabase,
-        Some(Seen::Unknown(unseen)) => rest(world, Verdict::unseen(unseen)),
-        Some(Seen::Known(database)) if drift::database_fits(world, database, current) => {
-            drift::repair(world, current, &["the workloads are scaled to zero".to_owned()])
-        }
-        Some(Seen::Known(_)) => rest(world, Verdict::left_fenced(world, last, current)),
+        _ if world.spec.database.is_none() => {}
+        None => return Some(Decision::LookAtDatabase),
+        Some(Seen::Unknown(unseen)) => return Some(rest(world, Verdict::unseen(unseen))),
+        Some(Seen::Known(database)) if drift::database_fits(world, database, current) => {}
+        Some(Seen::Known(_)) => return None,
     }
+    Some(drift::repair(world, current, &["the workloads are scaled to zero".to_owned()]))
 }
 
 /// The last operation failed. `None`: something new was asked for since, so decide as if it had not been.
@@ -261,7 +256,7 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
 fn stopped(world: &World, operation: &Operation) -> Decision {
     let untried = operation.steps.iter().any(|step| step.name == StepName::Unfence && step.state == StepState::Pending);
     let fenced = world.current().filter(|_| untried && journal::open_fence(&world.status).is_some());
-    match fenced.map(|current| behind_a_fence(world, operation, current)) {
+    match fenced.and_then(|current| bring_up(world, current)) {
         Some(Decision::Rest { verdict, .. }) if verdict.is_stalled() => {}
         Some(decision) => return decision,
         None => {}

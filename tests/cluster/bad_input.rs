@@ -30,6 +30,13 @@ async fn tables(place: &Place) -> Vec<String> {
     column(format!("{sql} = '{}' ORDER BY 1", place.database)).await
 }
 
+/// Replicas that the Deployment asks for, and those that are there.
+async fn replicas(place: &Place) -> (Option<i32>, i32) {
+    let deployment = place.deployment().await;
+    let there = deployment.status.and_then(|status| status.replicas).unwrap_or_default();
+    (deployment.spec.and_then(|spec| spec.replicas), there)
+}
+
 /// Waits for Ready=False with this reason and every part in its message; nothing may have changed.
 async fn refused(place: &Place, reason: &str, parts: &[&str], act: impl Future<Output = ()>) -> ReleaseStatus {
     let before = (template(place).await, tables(place).await);
@@ -265,21 +272,29 @@ async fn a_redis_that_is_away_keeps_no_application_down_behind_a_fence() {
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_half_way_is_answered_by_a_restore() {
-    let (place, spec) = written("bad-migration").await;
+async fn nothing_runs_on_a_migration_that_failed_half_way_until_a_restore_answers_it() {
+    let (place, mut spec) = written("bad-migration").await;
+    spec["rollback"]["automatic"] = json!(false);
     create(&place, spec).await;
     place.until("1.0.0 is ready", PATIENCE, ready("1.0.0")).await;
-    let before = tables(&place).await;
+    let (before, replicas) = (tables(&place).await, replicas(&place).await);
     place.write_release("1.1.0");
     place.repository.write(
         "liqui-api/migrations/0009_half.up.sql",
         "CREATE TABLE half_way (id INT PRIMARY KEY);\nALTER TABLE absent ADD COLUMN x INT;\n",
     );
     place.repository.push("a migration that fails half way");
+    let status = place.until("it is stopped", PATIENCE, not_ready("RollbackDisabled")).await;
+    let (_, _, message) = condition(&status, "Ready").expect("Ready is set");
+    assert!(message.contains("migration 0009_half stands half way") && message.contains("the fence is up"), "{message}");
+    assert_eq!(self::replicas(&place).await, (Some(0), 0));
+
+    place.edit(json!({"rollback": {"automatic": true}})).await;
     let status = place.until("it is rolled back", PATIENCE, not_ready("RolledBack")).await;
     let (_, _, message) = condition(&status, "Ready").expect("Ready is set");
     assert!(message.contains("half") && message.contains("statement 2"), "{message}");
     assert_eq!(tables(&place).await, before);
+    assert_eq!(self::replicas(&place).await, replicas);
     assert_eq!(status.version.as_deref(), Some("1.0.0"));
 }
 

@@ -64,38 +64,3 @@ fn a_stop_whose_state_only_the_database_knows_looks_at_it() {
     let given = failed(StepName::RevertSchema, StepName::RevertSchema).with(|world| world.database = None);
     assert_eq!(decide(&given.0), Decision::LookAtDatabase);
 }
-
-#[test]
-fn where_no_rollback_can_begin_it_is_said_that_the_workloads_run_on_a_half_migrated_schema() {
-    let half_migrated = || Given::failed_deploy(StepName::Migrate).half_way(3).spec(|spec| spec.rollback.automatic = false);
-    let rows = [
-        ("going back by itself is off", half_migrated()),
-        ("suspended", half_migrated().spec(|spec| spec.suspend = true)),
-        ("there is no way back", half_migrated().spec(|spec| spec.rollback.automatic = true).with(|world| world.points.clear())),
-        ("the migration failed cleanly", half_migrated().applied(&[1, 2])),
-        ("nothing was migrated", Given::failed_deploy(StepName::Verify).spec(|spec| spec.rollback.automatic = false)),
-    ];
-    let warned: Vec<String> = rows
-        .iter()
-        .map(|(row, given)| {
-            let told = told(given);
-            let (reason, message) = told.split_once(": ").expect("a reason and a message");
-            let warning = message.find("migration 3 stands half way, and").and_then(|at| message.get(at..));
-            format!("{row}\n  {reason}: {}", warning.unwrap_or("no warning"))
-        })
-        .collect();
-    assert_snapshot!(warned.join("\n"), @r"
-    going back by itself is off
-      RollbackDisabled: migration 3 stands half way, and the workloads run on it: until it can be put right, they can be stopped with kubectl -n shops scale --replicas=0 deployment/shop
-    suspended
-      Suspended: migration 3 stands half way, and the workloads run on it: until it can be put right, they can be stopped with kubectl -n shops scale --replicas=0 deployment/shop
-    there is no way back
-      NoWayBack: migration 3 stands half way, and the workloads run on it: until it can be put right, they can be stopped with kubectl -n shops scale --replicas=0 deployment/shop
-    the migration failed cleanly
-      RollbackDisabled: no warning
-    nothing was migrated
-      RollbackDisabled: no warning
-    ");
-    let unlooked = half_migrated().with(|world| world.database = None);
-    assert_eq!(decide(&unlooked.0), Decision::LookAtDatabase);
-}

@@ -2,6 +2,7 @@
 
 mod approving;
 mod bounds;
+mod containment;
 mod data;
 mod deploying;
 mod exact;

@@ -373,6 +373,7 @@ pub fn told(decision: &Decision) -> String {
         Decision::Grant { step, approval } => {
             format!("Grant {step} {:?} by {}", approval.state, approval.by.as_deref().unwrap_or("nobody"))
         }
+        Decision::Contain { workloads } => format!("Contain {}", scales_told(workloads)),
         Decision::Refuse { token, message } => format!("Refuse {token}: {message}"),
         Decision::Farewell => "Farewell".to_owned(),
         Decision::Begin(operation) => {
@@ -384,10 +385,11 @@ pub fn told(decision: &Decision) -> String {
     }
 }
 
+fn scales_told(workloads: &[Scale]) -> String {
+    workloads.iter().map(|scale| format!("{}={}", scale.name, scale.replicas)).collect::<Vec<_>>().join(" ")
+}
+
 fn action_told(action: &Action) -> String {
-    let scales = |workloads: &[Scale]| -> String {
-        workloads.iter().map(|scale| format!("{}={}", scale.name, scale.replicas)).collect::<Vec<_>>().join(" ")
-    };
     let name = action.name().as_str();
     match action {
         Action::Keep { release, .. } | Action::Deploy { release } => format!("{name} {release}"),
@@ -399,7 +401,7 @@ fn action_told(action: &Action) -> String {
         Action::FlushCache { prefix } => format!("{name} {prefix}"),
         Action::Verify { within } => format!("{name} {within}"),
         Action::Bake { hold, every, failure_threshold } => format!("{name} {hold}/{every}/{failure_threshold}"),
-        Action::Fence { workloads } | Action::Unfence { workloads } => format!("{name} {}", scales(workloads)),
+        Action::Fence { workloads } | Action::Unfence { workloads } => format!("{name} {}", scales_told(workloads)),
         Action::Approve { policy, .. } => format!("{name} {policy:?}"),
         Action::Discard { schemas, .. } => format!("{name} {}", schemas.join(" ")),
         Action::RevertSchema { migrations, .. } => {

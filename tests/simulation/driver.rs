@@ -239,6 +239,10 @@ impl Simulation {
                 self.write_some(&read, status)?;
                 self.count("granted approval");
             }
+            Decision::Contain { workloads } => {
+                self.write_some(&read, journal::contained(read.status(), workloads))?;
+                self.count("fence around a half-migrated schema");
+            }
             Decision::Refuse { token, .. } => {
                 self.put(&read, journal::refused(read.status(), token))?;
             }

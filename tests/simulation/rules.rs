@@ -64,7 +64,9 @@ pub fn of_effect(model: &Model, operation: u64, step: &Step) -> Result<(), Strin
     let started = recorded.steps.iter().any(|entry| entry.state == StepState::Started && entry.action == step.action);
     rule(started, || format!("{} runs without a Started entry", step.name.as_str()))?;
     let goes_back = matches!(recorded.kind, Kind::Rollback | Kind::Undo);
-    rule(!destroys(step.name) || goes_back, || format!("{} runs in a {:?}", step.name.as_str(), recorded.kind))?;
+    let contains =
+        step.name == StepName::Fence && recorded.steps.iter().any(|step| step.name == StepName::Migrate && step.state == StepState::Failed);
+    rule(!destroys(step.name) || goes_back || contains, || format!("{} runs in a {:?}", step.name.as_str(), recorded.kind))?;
     let (Action::RevertSchema { tolerated, .. } | Action::Restore { tolerated, .. }) = &step.action else {
         return Ok(());
     };
@@ -150,6 +152,9 @@ pub fn at_rest(model: &Model, mut world: World, read: &Snapshot, verdict: &Verdi
     if world.running().is_some() {
         return Ok(());
     }
+    let half_way = model.server.live.applied.iter().any(|row| row.state == RowState::Failed);
+    let exposed = half_way && model.workload.asked.replicas > 0 && !world.spec.suspend;
+    rule(!exposed, || format!("pods run on a half-migrated schema at {}", verdict.reason))?;
     let silent = verdict.settled() && !verdict.is_stalled() && !world.spec.suspend;
     rule(!silent || model.workload.asked.replicas > 0, || format!("the workload is left fenced at {}", verdict.reason))?;
     rule(!verdict.is_ready() || database_fits(model, world.current()), || "it says ready, but the database is not the release's".to_owned())

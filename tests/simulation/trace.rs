@@ -16,6 +16,7 @@ pub fn decision(decision: &Decision) -> String {
         Decision::Run { step } => format!("run step {step}"),
         Decision::Close(end) => format!("close {end:?}"),
         Decision::Grant { approval, .. } => format!("grant {approval:?}"),
+        Decision::Contain { .. } => "put up a fence before it ends".to_owned(),
         Decision::Refuse { message, .. } => format!("refuse: {message}"),
         Decision::Farewell => "farewell".to_owned(),
     }
