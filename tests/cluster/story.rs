@@ -9,8 +9,8 @@ use std::{
 
 use backout::api::{
     BackupPoint,
-    operation::{OperationState, StepName},
-    status::ReleaseState,
+    operation::{OperationState, Step, StepName},
+    status::{ReleaseState, ReleaseStatus},
 };
 use serde_json::json;
 
@@ -99,7 +99,7 @@ impl Story {
         assert_eq!((point.schema_version, point.migrations.as_deref()), (Some(1), Some([1].as_slice())));
         assert_eq!(self.indexes().await, 5);
         assert_eq!(self.health().await, ("1.1.0".to_owned(), 600));
-        self.finish("1.1.0 deployed", took, act, 0);
+        self.finish("1.1.0 deployed", &status, took, act, 0);
         self.nothing_lost(clients).await;
     }
 
@@ -131,7 +131,7 @@ impl Story {
         assert_eq!(self.health().await, ("1.0.0".to_owned(), 300));
         assert_eq!(redis(&["EXISTS", "liqui:left-by-1.1.0"]).await, redis::Value::Int(0));
         assert_eq!(redis(&["EXISTS", "session:somebody"]).await, redis::Value::Int(1));
-        self.finish("git revert to 1.0.0", took, act, 0);
+        self.finish("git revert to 1.0.0", &status, took, act, 0);
         self.nothing_lost(clients).await;
     }
 
@@ -186,7 +186,7 @@ impl Story {
         }
         assert!(told.contains(&format!("{} rows had been inserted", kept.difference(&live).count())), "{told}");
         say(&format!("   {told}"));
-        self.finish("1.2.0 failed, restored", took, act, gone);
+        self.finish("1.2.0 failed, restored", &status, took, act, gone);
     }
 
     async fn fix(&mut self, clients: &Clients) {
@@ -199,7 +199,7 @@ impl Story {
         let took = begun.elapsed();
         assert_eq!(entry(&status, "1.2.1").state, ReleaseState::KnownGood);
         assert_eq!(self.indexes().await, 5);
-        self.finish("1.2.1 deployed", took, act, 0);
+        self.finish("1.2.1 deployed", &status, took, act, 0);
     }
 
     async fn pin(&mut self, clients: &Clients) {
@@ -211,18 +211,18 @@ impl Story {
         let took = begun.elapsed();
         assert_eq!(condition(&status, "Ready").map(|(_, reason, _)| reason), Some("PinnedByRollbackTo"));
         assert_eq!(self.indexes().await, 0);
-        self.finish("rollbackTo release 1", took, act, 0);
+        self.finish("rollbackTo release 1", &status, took, act, 0);
 
         let act = clients.act();
         self.place.edit(json!({"rollbackTo": null})).await;
         let begun = Instant::now();
         let status = self.place.until("1.2.1 is ready again", PATIENCE, ready("1.2.1")).await;
         let took = begun.elapsed();
-        assert_eq!(status.operation.map(|operation| operation.state), Some(OperationState::Succeeded));
-        self.finish("rollbackTo removed", took, act, 0);
+        assert_eq!(status.operation.as_ref().map(|operation| operation.state), Some(OperationState::Succeeded));
+        self.finish("rollbackTo removed", &status, took, act, 0);
     }
 
-    fn finish(&mut self, act: &'static str, took: Duration, marked: Act, lost: usize) {
+    fn finish(&mut self, act: &'static str, status: &ReleaseStatus, took: Duration, marked: Act, lost: usize) {
         let report = marked.finish();
         assert!(report.requests > 0, "clients are at work");
         if let Some(reason) = report.reasons.first() {
@@ -230,6 +230,10 @@ impl Story {
         }
         let lost = if lost == 0 { "0".to_owned() } else { format!("{lost}, all kept aside") };
         self.lines.push(Line { act, took, requests: report.requests, failed: report.failed, gap: report.longest_gap, lost });
+        let behind = behind_the_fence(status);
+        if !behind.is_empty() {
+            say(&format!("   behind the fence: {}", behind.join(", ")));
+        }
     }
 
     /// Every acknowledged row is live.
@@ -296,8 +300,16 @@ impl Story {
     }
 }
 
-fn steps(status: &backout::api::status::ReleaseStatus) -> Vec<StepName> {
+fn steps(status: &ReleaseStatus) -> Vec<StepName> {
     status.operation.iter().flat_map(|operation| operation.steps.iter().map(|step| step.name)).collect()
+}
+
+/// How long each step behind the fence took: what the longest gap consists of.
+fn behind_the_fence(status: &ReleaseStatus) -> Vec<String> {
+    let steps = status.operation.iter().flat_map(|operation| &operation.steps);
+    let behind = steps.skip_while(|step| step.name != StepName::Fence).take_while(|step| step.name != StepName::Verify);
+    let took = |step: &Step| Some(step.finished_at?.duration_since(step.started_at?).as_secs_f64());
+    behind.filter_map(|step| Some(format!("{} {:.2} s", step.name.as_str(), took(step)?))).collect()
 }
 
 fn say(text: &str) {
