@@ -32,7 +32,7 @@ pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outco
         shadow: shadow.to_owned(),
         aside: aside.to_owned(),
         marker: Marker { point: point.to_owned(), operation: task.operation(), release },
-        owner: task.owner().await?,
+        owner: Some(task.owner().await?),
         deadline: SWAP_DEADLINE,
     };
     // Once it has happened there is nothing left to ask: the shadow is the live schema then.

@@ -2,6 +2,8 @@
 //!
 //! Each carries a sign, a table of the engine's own that says what it is. A schema with tables but without a sign is nobody's to drop.
 
+use std::collections::BTreeSet;
+
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, qualified, quote};
@@ -9,6 +11,8 @@ use super::inspect;
 
 /// The sign's table. It is not part of the backed-up and swapped set.
 pub(super) const SIGN: &str = "_backout_beside";
+/// Which chunks of the backup are in a shadow, each written in one transaction with its rows. Not part of that set either.
+const CHUNKS: &str = "_backout_chunks";
 /// The server's limit for a schema's name, in characters.
 const NAME_LIMIT: usize = 64;
 
@@ -91,9 +95,13 @@ pub(super) async fn sign(session: &mut Session, schema: &str) -> Result<Option<B
 }
 
 async fn has_sign(session: &mut Session, schema: &str) -> Result<bool> {
+    has_table(session, schema, SIGN).await
+}
+
+async fn has_table(session: &mut Session, schema: &str, name: &str) -> Result<bool> {
     let sql =
-        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(SIGN));
-    Ok(session.row("look for the schema's sign", &sql).await?.is_some())
+        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(name));
+    Ok(session.row("look for a table of the engine's own", &sql).await?.is_some())
 }
 
 async fn read(session: &mut Session, schema: &str) -> Result<Option<Beside>> {
@@ -120,6 +128,34 @@ pub(super) async fn write_sign(session: &mut Session, beside: &Beside) -> Result
     session.run("write the schema's sign", &sql).await.map(drop)
 }
 
+/// Makes the list of chunks; from then on the schema's tables are all there.
+pub(super) async fn begin_chunks(session: &mut Session, schema: &str) -> Result<()> {
+    let sql = format!(
+        "CREATE TABLE {} (file VARCHAR(64) NOT NULL PRIMARY KEY) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+        qualified(schema, CHUNKS)
+    );
+    session.run("create the list of chunks", &sql).await.map(drop)
+}
+
+/// Lets the next load begin anew.
+pub(super) async fn forget_chunks(session: &mut Session, schema: &str) -> Result<()> {
+    session.run("drop the list of chunks", &format!("DROP TABLE IF EXISTS {}", qualified(schema, CHUNKS))).await.map(drop)
+}
+
+/// The statement that notes a chunk, for the transaction of its rows.
+pub(super) fn chunk_noted(schema: &str, file: &str) -> String {
+    format!("INSERT INTO {} VALUES ({})", qualified(schema, CHUNKS), literal(file))
+}
+
+/// The chunks that are in a shadow, by their files; `None` where it was not made as far as that.
+pub(super) async fn chunks(session: &mut Session, schema: &str) -> Result<Option<BTreeSet<String>>> {
+    if !has_table(session, schema, CHUNKS).await? {
+        return Ok(None);
+    }
+    let rows = session.rows("read the list of chunks", &format!("SELECT file FROM {}", qualified(schema, CHUNKS))).await?;
+    rows.iter().map(|row| row.string(0)).collect::<Result<_>>().map(Some)
+}
+
 /// Whether the server has this schema.
 pub(super) async fn exists(session: &mut Session, schema: &str) -> Result<bool> {
     let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", literal(schema));
@@ -129,7 +165,7 @@ pub(super) async fn exists(session: &mut Session, schema: &str) -> Result<bool> 
 /// The schema's tables without the sign.
 pub(super) async fn tables(session: &mut Session, schema: &str) -> Result<Vec<inspect::Table>> {
     let mut tables = inspect::list(session, schema).await?.tables;
-    tables.retain(|table| table.name != SIGN);
+    tables.retain(|table| table.name != SIGN && table.name != CHUNKS);
     Ok(tables)
 }
 
@@ -144,7 +180,9 @@ pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<(
         let reason = "it holds objects that Backout did not put there; look at it and drop it by hand".to_owned();
         return Err(Error::Schema { schema: schema.to_owned(), reason });
     }
-    // One after another, the sign last: a crash in between leaves a schema that is still known as ours.
+    // One after another, the sign last: a crash in between leaves a schema that is still known as ours. First what says that something is
+    // in it.
+    forget_chunks(session, schema).await?;
     for table in listing.tables.iter().filter(|table| table.name != SIGN) {
         session.run_long("drop a table of the schema", format!("DROP TABLE IF EXISTS {}", qualified(schema, &table.name))).await?;
     }

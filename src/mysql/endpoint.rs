@@ -19,6 +19,7 @@ use crate::secret::Sensitive;
 
 use super::error::{Error, Result};
 use super::ident::{literal, quote, vouched};
+use super::progress::{Listening, Progress};
 use super::{grants, lock};
 
 /// A connection attempt that takes longer counts as unreachable.
@@ -27,6 +28,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SHORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a long statement may take unless the caller says otherwise: a migration's `ALTER TABLE`, the checksum of a large table.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// More help where the server has cores to spare, and take them from the application where it has not.
+const CONNECTIONS: usize = 2;
+/// Small enough for one transaction, large enough that what is done once for each chunk (a file, a few statements) does not count.
+const CHUNK_BYTES: u64 = 16 * 1024 * 1024;
 /// Seconds a statement may wait for a metadata or row lock. While DDL waits, new queries on that table queue behind it, so this
 /// is also how long the application can stall.
 const LOCK_WAIT_SECONDS: u32 = 5;
@@ -87,12 +92,21 @@ impl fmt::Debug for Tls {
 pub struct Database {
     endpoint: Endpoint,
     statement_timeout: Duration,
+    connections: usize,
+    chunk: u64,
+    listening: Listening,
 }
 
 impl Database {
     /// Opens nothing; every call of the engine connects for itself.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, statement_timeout: STATEMENT_TIMEOUT }
+        Self {
+            endpoint,
+            statement_timeout: STATEMENT_TIMEOUT,
+            connections: CONNECTIONS,
+            chunk: CHUNK_BYTES,
+            listening: Listening::default(),
+        }
     }
 
     /// Bounds each long statement (a migration's `ALTER TABLE`, a checksum, a shadow's index build); 6 hours unless set. No other wait
@@ -101,6 +115,39 @@ impl Database {
     pub fn with_statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
         self
+    }
+
+    /// How many sessions take a backup or load one at the same time, besides the one that holds the lock; 2 unless set, 16 at most.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections.clamp(1, lock::MOST_HELPERS);
+        self
+    }
+
+    /// Bytes of stored rows in each file of a backup, by the server's average for the table; 16 MiB unless set.
+    #[must_use]
+    pub fn with_chunk(mut self, bytes: u64) -> Self {
+        self.chunk = bytes.max(1);
+        self
+    }
+
+    /// Tells `listener`, from any thread and often, how far a capture or load has come.
+    #[must_use]
+    pub fn with_progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.listening = Listening::new(listener);
+        self
+    }
+
+    pub(super) fn listening(&self) -> &Listening {
+        &self.listening
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    pub(super) fn chunk(&self) -> u64 {
+        self.chunk
     }
 
     /// The live schema's name.

@@ -48,12 +48,16 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The primary key's columns; empty without one.
     pub key: Vec<String>,
+    /// Whether the key holds its columns as they are, and not only the beginning of one.
+    pub key_is_whole: bool,
     /// The column that counts, and its next value.
     pub counter: Option<String>,
     pub auto_increment: Option<u64>,
     /// The server's estimate of rows and of bytes with indexes.
     pub estimated_rows: u64,
     pub estimated_bytes: u64,
+    /// And of the bytes of one row.
+    pub row_bytes: u64,
 }
 
 /// A column of a base table.
@@ -65,6 +69,7 @@ pub struct Column {
     /// `varchar(20)`, `int(10) unsigned`, …
     pub column_type: String,
     pub charset: Option<String>,
+    pub collation: Option<String>,
     pub content: Content,
     /// What the server fills in for a row that does not say; NULL is a default too.
     pub default: Fallback,
@@ -209,7 +214,7 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
         .rows(
             "list the tables",
             &format!(
-                "SELECT TABLE_NAME, TABLE_TYPE, ENGINE, AUTO_INCREMENT, TABLE_ROWS, DATA_LENGTH + INDEX_LENGTH \
+                "SELECT TABLE_NAME, TABLE_TYPE, ENGINE, AUTO_INCREMENT, TABLE_ROWS, DATA_LENGTH + INDEX_LENGTH, AVG_ROW_LENGTH \
                  FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
             ),
         )
@@ -231,10 +236,12 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
                 engine,
                 columns: Vec::new(),
                 key: Vec::new(),
+                key_is_whole: true,
                 counter: None,
                 auto_increment: row.number(3)?,
                 estimated_rows: row.number(4)?.unwrap_or(0),
                 estimated_bytes: row.number(5)?.unwrap_or(0),
+                row_bytes: row.number(6)?.unwrap_or(0),
             }),
         }
     }
@@ -250,7 +257,8 @@ async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> 
         .rows(
             "list the columns",
             &format!(
-                "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, IS_GENERATED, COLUMN_DEFAULT, EXTRA \
+                "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, IS_GENERATED, COLUMN_DEFAULT, EXTRA, \
+                 COLLATION_NAME \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME, ORDINAL_POSITION"
             ),
         )
@@ -264,6 +272,7 @@ async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> 
             data_type: row.string(2)?,
             column_type: row.string(3)?,
             charset: row.text(4)?,
+            collation: row.text(8)?,
             content: if row.string(5)? == "ALWAYS" { Content::Generated } else { Content::Given },
             default: if default.is_some() { Fallback::Given } else { Fallback::None },
         };
@@ -297,7 +306,7 @@ async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Res
         .rows(
             "list the primary keys",
             &format!(
-                "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS \
+                "SELECT TABLE_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS \
                  WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX"
             ),
         )
@@ -306,6 +315,7 @@ async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Res
         let table = row.string(0)?;
         if let Some(table) = listing.tables.iter_mut().find(|known| known.name == table) {
             table.key.push(row.string(1)?);
+            table.key_is_whole &= row.bytes(2)?.is_none();
         }
     }
     Ok(())

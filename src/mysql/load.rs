@@ -1,7 +1,7 @@
 //! Loading a backup into a shadow schema and proving that it is the backup.
 //!
-//! Touches nothing live. Idempotent by the shadow's sign: a shadow that is complete for the same manifest is left as it is, a half-loaded
-//! one is built anew. No row is executed before the digest of every file was compared.
+//! Touches nothing live. Idempotent by the shadow's sign: a shadow that is complete for the same manifest is left as it is, and one that is
+//! half loaded for it goes on at the chunks that are not there. No row is executed before the digest of every file was compared.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -11,15 +11,14 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::beside::{self, Beside, Standing};
+use super::crew::{self, Jobs};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::quote;
-use super::manifest::{self, Manifest, read_manifest};
+use super::manifest::{self, Chunk, File, Manifest, read_manifest};
+use super::progress::{Counter, Part};
 use super::store::Download;
-use super::{checksum, definition, grants, inspect};
-
-/// A transaction ends after this many bytes of SQL: larger ones need more undo log and make replicas lag, and rolling one back takes longer.
-const TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
+use super::{checksum, definition, grants, inspect, lock};
 
 /// Compressed bytes that are unpacked at once. What they become is held in memory, up to many thousand times as much.
 const SLICE: usize = 4 * 1024;
@@ -38,7 +37,7 @@ pub struct Loaded {
 
 /// Builds `shadow` from the backup at `prefix`, or returns at once if it stands there already.
 ///
-/// The shadow has every table with its definition, rows, indexes, foreign keys and counters, and each table's rows and checksum were
+/// The shadow has every table with its definition, rows, indexes, foreign keys and counters, and each chunk's rows and checksum were
 /// compared with the manifest.
 ///
 /// # Errors
@@ -51,7 +50,8 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
     };
     let loaded = Loaded { tables: manifest.tables.len(), rows: manifest.rows(), digest: manifest.digest.clone() };
     let mut session = database.locked().await?;
-    match beside::sign(&mut session, shadow).await? {
+    let there = beside::sign(&mut session, shadow).await?;
+    match &there {
         Some(sign) if sign.state == Standing::Complete && sign.digest == manifest.digest => {
             session.close().await;
             return Ok(loaded);
@@ -67,35 +67,58 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
         return Err(database.missing(missing));
     }
     check_packets(&mut session, &manifest).await?;
-    for file in std::iter::once(&manifest.schema).chain(manifest.tables.iter().map(|table| &table.file)) {
-        verify(&mut session, store, prefix.clone().join(file.name.as_str()), &file.sha256).await?;
-    }
+    // Those of an operator that was killed: the server ends them once they have done what they were at.
+    lock::alone(&mut session, database.name()).await?;
+    let work = Arc::new(Work { store: Arc::clone(store), prefix: prefix.clone(), shadow: shadow.to_owned(), manifest });
+    let mut helpers = helpers(database).await?;
 
-    beside::drop_schema(&mut session, shadow).await?;
-    let mut sign =
-        Beside { schema: shadow.to_owned(), state: Standing::Loading, point: manifest.point.clone(), digest: manifest.digest.clone() };
-    create(&mut session, &sign, &manifest).await?;
-    for table in &manifest.tables {
-        rows(&mut session, store, prefix, table).await?;
+    let files = work.manifest.files().cloned().collect();
+    let counter = database.listening().begin(Part::Verify, work.manifest.bytes());
+    helpers = work.each(&mut session, helpers, files, counter, Work::verify).await?;
+    let begun = there.is_some_and(|sign| sign.digest == work.manifest.digest);
+    let noted = if begun { beside::chunks(&mut session, shadow).await? } else { None };
+    if noted.is_none() {
+        beside::drop_schema(&mut session, shadow).await?;
+        work.create(&mut session).await?;
     }
-    compare(&mut session, shadow, &manifest).await?;
-    sign.state = Standing::Complete;
-    beside::write_sign(&mut session, &sign).await?;
+    let noted = noted.unwrap_or_default();
+    let is_left = |place: &Place| work.at(*place).is_ok_and(|(_, chunk)| !noted.contains(&chunk.file.name));
+    let left: Vec<Place> = work.places().into_iter().filter(is_left).collect();
+    let rows = left.iter().filter_map(|place| Some(work.at(*place).ok()?.1.sum.rows)).sum();
+    let counter = database.listening().begin(Part::Load, rows);
+    helpers = work.each(&mut session, helpers, left, counter, Work::load).await?;
+
+    let counter = database.listening().begin(Part::Compare, loaded.rows);
+    let compared = compare(&work, &mut session, helpers, counter).await;
+    if let Err(Error::Mismatch { .. }) = &compared {
+        // The next one begins anew.
+        beside::forget_chunks(&mut session, shadow).await?;
+    }
+    for helper in compared? {
+        helper.close().await;
+    }
+    beside::write_sign(&mut session, &work.sign(Standing::Complete)).await?;
     session.close().await;
     Ok(loaded)
 }
 
-/// Reads a whole file and compares its digest. The server is spoken to meanwhile: it ends a session, and with it the lock, that is silent.
-async fn verify(session: &mut Session, store: &Arc<dyn ObjectStore>, path: Path, sha256: &str) -> Result<()> {
-    let mut download = Download::begin(store, path).await?;
-    let mut spoken = Instant::now();
-    while download.portion().await?.is_some() {
-        if spoken.elapsed() > SPEAK_EVERY {
-            session.run("keep the session", "DO 0").await?;
-            spoken = Instant::now();
-        }
+/// Definitions, rows and checksums against the manifest.
+async fn compare(work: &Arc<Work>, session: &mut Session, helpers: Vec<Session>, counter: Counter) -> Result<Vec<Session>> {
+    let tables = work.definitions(session).await?;
+    let of_table = |place: Place| tables.get(place.table).map(|table| (table.clone(), place));
+    let jobs = work.places().into_iter().filter_map(of_table).collect();
+    work.each(session, helpers, jobs, counter, Work::compare).await
+}
+
+/// Sessions that write for the one that holds the lock.
+async fn helpers(database: &Database) -> Result<Vec<Session>> {
+    let mut helpers = Vec::new();
+    for number in 0..database.connections() {
+        let mut helper = database.session().await?;
+        lock::help(&mut helper, database.name(), number).await?;
+        helpers.push(helper);
     }
-    download.finish(sha256)
+    Ok(helpers)
 }
 
 /// Before anything is executed: a statement or value that the server would cut or refuse.
@@ -110,96 +133,163 @@ async fn check_packets(session: &mut Session, manifest: &Manifest) -> Result<()>
     Ok(())
 }
 
-/// The schema with its sign and its empty tables.
-async fn create(session: &mut Session, sign: &Beside, manifest: &Manifest) -> Result<()> {
-    let schema = quote(&sign.schema);
-    let sql = format!("CREATE DATABASE {schema} CHARACTER SET {} COLLATE {}", quote(&manifest.charset), quote(&manifest.collation));
-    session.run("create the shadow schema", &sql).await?;
-    beside::write_sign(session, sign).await?;
-    session.run("enter the shadow schema", &format!("USE {schema}")).await?;
-    for table in &manifest.tables {
-        session.run_long(&format!("create table {}", table.name), table.definition.clone()).await?;
+/// What all sessions work on.
+struct Work {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    shadow: String,
+    manifest: Manifest,
+}
+
+/// A chunk by its place in the manifest.
+#[derive(Clone, Copy)]
+struct Place {
+    table: usize,
+    chunk: usize,
+}
+
+impl Work {
+    /// Lets the helpers do something with each of `jobs`, tells how much of it is done, and keeps the holder's session meanwhile.
+    async fn each<J: Send + 'static, F: Future<Output = Result<(Session, u64)>> + Send + 'static>(
+        self: &Arc<Self>,
+        holder: &mut Session,
+        helpers: Vec<Session>,
+        jobs: Vec<J>,
+        counter: Counter,
+        act: impl Fn(Arc<Self>, Session, J) -> F + Clone + Send + 'static,
+    ) -> Result<Vec<Session>> {
+        let (work, counter) = (Arc::clone(self), Arc::new(counter));
+        let shared = Jobs::new(jobs);
+        let done = crew::share(helpers, &shared, move |session, job| {
+            let (done, counter) = (act(Arc::clone(&work), session, job), Arc::clone(&counter));
+            async move {
+                let (session, count) = done.await?;
+                counter.add(count);
+                Ok((session, ()))
+            }
+        });
+        Ok(crew::beside(holder, done).await?.0)
     }
-    Ok(())
-}
 
-/// Executes a table's file line by line, in transactions of bounded size.
-async fn rows(session: &mut Session, store: &Arc<dyn ObjectStore>, prefix: &Path, table: &manifest::Table) -> Result<()> {
-    let doing = format!("load table {}", table.name);
-    let path = prefix.clone().join(table.file.name.as_str());
-    let corrupt = |reason: String| Error::Corrupt { path: path.to_string(), reason };
-    let mut download = Download::begin(store, path.clone()).await?;
-    let mut decoder = zstd::stream::write::Decoder::new(Vec::new()).map_err(|error| corrupt(error.to_string()))?;
-    let mut lines = Lines::default();
-    let mut work = Work { session, doing, uncommitted: 0 };
-    work.run("START TRANSACTION".to_owned()).await?;
-    while let Some(portion) = download.portion().await? {
-        for slice in portion.chunks(SLICE) {
-            decoder.write_all(slice).map_err(|error| corrupt(error.to_string()))?;
-            lines.push(&std::mem::take(decoder.get_mut()));
-            work.all(&mut lines, &path).await?;
-        }
+    fn places(&self) -> Vec<Place> {
+        let tables = self.manifest.tables.iter().enumerate();
+        tables.flat_map(|(table, entry)| (0..entry.chunks.len()).map(move |chunk| Place { table, chunk })).collect()
     }
-    decoder.flush().map_err(|error| corrupt(error.to_string()))?;
-    lines.push(&std::mem::take(decoder.get_mut()));
-    work.all(&mut lines, &path).await?;
-    work.run("COMMIT".to_owned()).await?;
-    // Compared before; again, because the file could have been replaced meanwhile.
-    download.finish(&table.file.sha256)?;
-    if lines.rest.is_empty() { Ok(()) } else { Err(corrupt("its last line is not complete".to_owned())) }
-}
 
-/// The execution of one table's lines.
-struct Work<'a> {
-    session: &'a mut Session,
-    doing: String,
-    /// Bytes of SQL since the last commit.
-    uncommitted: usize,
-}
+    fn at(&self, Place { table, chunk }: Place) -> Result<(&manifest::Table, &Chunk)> {
+        let found = self.manifest.tables.get(table).and_then(|table| Some((table, table.chunks.get(chunk)?)));
+        found.ok_or_else(|| Error::Unreadable { doing: "load".to_owned(), reason: "no such chunk".to_owned() })
+    }
 
-impl Work<'_> {
-    async fn all(&mut self, lines: &mut Lines, path: &Path) -> Result<()> {
-        while let Some(line) = lines.next() {
-            let sql = String::from_utf8(line).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })?;
-            self.uncommitted += sql.len();
-            self.run(sql).await?;
-            if self.uncommitted > TRANSACTION_BYTES {
-                self.run("COMMIT AND CHAIN".to_owned()).await?;
-                self.uncommitted = 0;
+    fn sign(&self, state: Standing) -> Beside {
+        let Manifest { point, digest, .. } = &self.manifest;
+        Beside { schema: self.shadow.clone(), state, point: point.clone(), digest: digest.clone() }
+    }
+
+    /// Reads a whole file and compares its digest. Its session only waits.
+    async fn verify(self: Arc<Self>, mut session: Session, file: File) -> Result<(Session, u64)> {
+        let mut download = Download::begin(&self.store, self.prefix.clone().join(file.name.as_str())).await?;
+        let mut spoken = Instant::now();
+        while download.portion().await?.is_some() {
+            if spoken.elapsed() > SPEAK_EVERY {
+                session.run("keep the session", "DO 0").await?;
+                spoken = Instant::now();
             }
         }
-        Ok(())
+        download.finish(&file.sha256)?;
+        Ok((session, file.bytes))
     }
 
-    async fn run(&mut self, sql: String) -> Result<()> {
-        self.session.run_long(&self.doing, sql).await.map(drop)
+    /// The schema with its sign and its empty tables.
+    async fn create(&self, session: &mut Session) -> Result<()> {
+        let schema = quote(&self.shadow);
+        let Manifest { charset, collation, tables, .. } = &self.manifest;
+        let sql = format!("CREATE DATABASE {schema} CHARACTER SET {} COLLATE {}", quote(charset), quote(collation));
+        session.run("create the shadow schema", &sql).await?;
+        beside::write_sign(session, &self.sign(Standing::Loading)).await?;
+        session.run("enter the shadow schema", &format!("USE {schema}")).await?;
+        for table in tables {
+            session.run_long(&format!("create table {}", table.name), table.definition.clone()).await?;
+        }
+        beside::begin_chunks(session, &self.shadow).await
+    }
+
+    /// Executes a chunk's file line by line, in one transaction with the note that it is there.
+    async fn load(self: Arc<Self>, mut session: Session, place: Place) -> Result<(Session, u64)> {
+        let (table, Chunk { file, sum, .. }) = self.at(place)?;
+        let doing = format!("load table {}", table.name);
+        let path = self.prefix.clone().join(file.name.as_str());
+        let corrupt = |reason: String| Error::Corrupt { path: path.to_string(), reason };
+        let mut download = Download::begin(&self.store, path.clone()).await?;
+        let mut decoder = zstd::stream::write::Decoder::new(Vec::new()).map_err(|error| corrupt(error.to_string()))?;
+        let mut lines = Lines::default();
+        session.run(&doing, &format!("USE {}", quote(&self.shadow))).await?;
+        session.run(&doing, "START TRANSACTION").await?;
+        while let Some(portion) = download.portion().await? {
+            for slice in portion.chunks(SLICE) {
+                decoder.write_all(slice).map_err(|error| corrupt(error.to_string()))?;
+                lines.push(&std::mem::take(decoder.get_mut()));
+                execute(&mut session, &doing, &mut lines, &path).await?;
+            }
+        }
+        decoder.flush().map_err(|error| corrupt(error.to_string()))?;
+        lines.push(&std::mem::take(decoder.get_mut()));
+        execute(&mut session, &doing, &mut lines, &path).await?;
+        // Compared before; again, because the file could have been replaced meanwhile.
+        download.finish(&file.sha256)?;
+        if !lines.rest.is_empty() {
+            return Err(corrupt("its last line is not complete".to_owned()));
+        }
+        session.run(&doing, &beside::chunk_noted(&self.shadow, &file.name)).await?;
+        session.run_long(&doing, "COMMIT".to_owned()).await?;
+        Ok((session, sum.rows))
+    }
+
+    /// The shadow's tables, whose definitions are those of the manifest.
+    async fn definitions(&self, session: &mut Session) -> Result<Vec<inspect::Table>> {
+        let mut found = beside::tables(session, &self.shadow).await?;
+        for table in &found {
+            if self.manifest.tables.iter().all(|expected| expected.name != table.name) {
+                return Err(self.mismatch(&table.name, "the backup has no such table".to_owned()));
+            }
+        }
+        let mut tables = Vec::new();
+        for expected in &self.manifest.tables {
+            let Some(at) = found.iter().position(|table| table.name == expected.name) else {
+                return Err(self.mismatch(&expected.name, "it was not created".to_owned()));
+            };
+            let definition = definition::of(session, &self.shadow, &expected.name).await?;
+            if definition::without_counter(&definition) != definition::without_counter(&expected.definition) {
+                return Err(self.mismatch(&expected.name, format!("its definition became {definition}")));
+            }
+            tables.push(found.swap_remove(at));
+        }
+        Ok(tables)
+    }
+
+    /// A chunk's rows and checksum against the manifest.
+    async fn compare(self: Arc<Self>, mut session: Session, (found, place): (inspect::Table, Place)) -> Result<(Session, u64)> {
+        let (table, Chunk { range, sum: expected, .. }) = self.at(place)?;
+        let sum = checksum::sum_of(&mut session, &self.shadow, &found, range).await?;
+        let part = range.condition(&table.key, &table.name).map(|rows| format!(" where {rows}")).unwrap_or_default();
+        if sum.rows != expected.rows {
+            return Err(self.mismatch(&table.name, format!("{} rows{part} instead of {}", sum.rows, expected.rows)));
+        }
+        if sum != *expected {
+            return Err(self.mismatch(&table.name, format!("as many rows{part}, but other values")));
+        }
+        Ok((session, sum.rows))
+    }
+
+    fn mismatch(&self, table: &str, reason: String) -> Error {
+        Error::Mismatch { schema: self.shadow.clone(), table: table.to_owned(), reason }
     }
 }
 
-/// Definitions, rows and checksums against the manifest.
-async fn compare(session: &mut Session, shadow: &str, manifest: &Manifest) -> Result<()> {
-    let mismatch = |table: &str, reason: String| Error::Mismatch { schema: shadow.to_owned(), table: table.to_owned(), reason };
-    let found = beside::tables(session, shadow).await?;
-    for table in &found {
-        if manifest.tables.iter().all(|expected| expected.name != table.name) {
-            return Err(mismatch(&table.name, "the backup has no such table".to_owned()));
-        }
-    }
-    for expected in &manifest.tables {
-        let Some(table) = found.iter().find(|table| table.name == expected.name) else {
-            return Err(mismatch(&expected.name, "it was not created".to_owned()));
-        };
-        let definition = definition::of(session, shadow, &table.name).await?;
-        if definition::without_counter(&definition) != definition::without_counter(&expected.definition) {
-            return Err(mismatch(&table.name, format!("its definition became {definition}")));
-        }
-        let sum = checksum::sum(session, shadow, table).await?;
-        if sum.rows != expected.sum.rows {
-            return Err(mismatch(&table.name, format!("{} rows instead of {}", sum.rows, expected.sum.rows)));
-        }
-        if sum != expected.sum {
-            return Err(mismatch(&table.name, "as many rows, but other values".to_owned()));
-        }
+async fn execute(session: &mut Session, doing: &str, lines: &mut Lines, path: &Path) -> Result<()> {
+    while let Some(line) = lines.next() {
+        let sql = String::from_utf8(line).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })?;
+        session.run_long(doing, sql).await?;
     }
     Ok(())
 }

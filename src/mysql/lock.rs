@@ -25,6 +25,28 @@ pub(super) async fn take(session: &mut Session, database: &str) -> Result<()> {
     }
 }
 
+/// Sessions that may write for the holder of the lock at the same time.
+pub(super) const MOST_HELPERS: usize = 16;
+
+/// Marks the session as helper `number` of the lock's holder, from 0 and below [`MOST_HELPERS`].
+pub(super) async fn help(session: &mut Session, database: &str, number: usize) -> Result<()> {
+    let sql = format!("SELECT GET_LOCK({}, {WAIT_SECONDS})", literal(&name(&format!("{database}#{number}"))));
+    match session.row("mark a helper of the lock's holder", &sql).await?.map(|row| row.number(0)).transpose()?.flatten() {
+        Some(1) => Ok(()),
+        _ => Err(Error::Busy { database: database.to_owned() }),
+    }
+}
+
+/// Says [`Error::Busy`] while a helper of an earlier holder is still there: its last statement may take effect yet.
+pub(super) async fn alone(session: &mut Session, database: &str) -> Result<()> {
+    let used = (0..MOST_HELPERS).map(|number| format!("IS_USED_LOCK({})", literal(&name(&format!("{database}#{number}")))));
+    let sql = format!("SELECT COALESCE({})", used.collect::<Vec<_>>().join(","));
+    match session.row("look for helpers of an earlier holder", &sql).await?.map(|row| row.number(0)).transpose()?.flatten() {
+        None => Ok(()),
+        Some(_) => Err(Error::Busy { database: database.to_owned() }),
+    }
+}
+
 /// Whether another session holds the lock: a statement of a killed predecessor may still take effect.
 pub(super) async fn is_held_elsewhere(session: &mut Session, database: &str) -> Result<bool> {
     let sql = format!("SELECT COALESCE(IS_USED_LOCK({}), CONNECTION_ID()) <> CONNECTION_ID()", literal(&name(database)));

@@ -1,14 +1,21 @@
 //! What a cut-over would take away: the rows of the live schema that the shadow does not have, has differently, or has in addition.
-//! Reads only, both schemas in one snapshot.
+//! Reads only, both schemas as of one instant, range by range of the primary key: rows are compared only where the sums differ.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use super::beside;
 use super::bookkeeping::is_own;
 use super::checksum;
+use super::chunk::{Key, Range};
+use super::crew::{self, Jobs};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{qualified, quote};
 use super::inspect::{Column, Content, Fallback, Table};
 use super::rows::{self, Encoding};
+use super::views;
 
 /// The difference of one table, as seen from the backup point: what happened since.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +37,14 @@ impl TableLoss {
         let Self { table: _, inserted, changed, deleted, basis: _, untold } = self;
         *inserted == 0 && *changed == 0 && *deleted == 0 && untold.is_empty()
     }
+
+    /// Takes in another part of the same table.
+    fn add(&mut self, part: Self) {
+        self.inserted += part.inserted;
+        self.changed += part.changed;
+        self.deleted += part.deleted;
+        self.untold.extend(part.untold.into_iter().filter(|what| !self.untold.contains(what)).collect::<Vec<_>>());
+    }
 }
 
 /// How the rows were told apart.
@@ -48,64 +63,183 @@ pub enum Basis {
 /// [`Error::Schema`] when there is no such shadow.
 pub async fn loss(database: &Database, shadow: &str) -> Result<Vec<TableLoss>> {
     beside::check_name(database.name(), shadow)?;
-    let mut session = database.session().await?;
-    if beside::sign(&mut session, shadow).await?.is_none() {
+    let mut views = views::open(database, database.connections()).await?;
+    let Some(first) = views.sessions.first_mut() else { return Ok(Vec::new()) };
+    if beside::sign(first, shadow).await?.is_none() {
         return Err(Error::Schema { schema: shadow.to_owned(), reason: "it is not there: load it first".to_owned() });
     }
-    session.run("begin the snapshot", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-    session.run("begin the snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-    let mut live = beside::tables(&mut session, database.name()).await?;
+    let mut live = beside::tables(first, database.name()).await?;
     live.retain(|table| !is_own(&table.name));
-    let mut replacement = beside::tables(&mut session, shadow).await?;
+    let mut replacement = beside::tables(first, shadow).await?;
     replacement.retain(|table| !is_own(&table.name));
 
-    let mut losses = Vec::new();
-    for table in &live {
-        let other = replacement.iter().find(|other| other.name == table.name);
-        losses.push(one(&mut session, database.name(), shadow, table, other).await?);
+    let mut pairs: Vec<Pair> = Vec::new();
+    for table in live {
+        let other = replacement.iter().position(|other| other.name == table.name).map(|at| replacement.swap_remove(at));
+        pairs.push(Pair::Live(table, other));
     }
-    for table in replacement.iter().filter(|table| live.iter().all(|other| other.name != table.name)) {
-        let deleted = count(&mut session, shadow, &table.name).await?;
-        losses.push(TableLoss { table: table.name.clone(), inserted: 0, changed: 0, deleted, basis: Basis::Key, untold: Vec::new() });
-    }
-    session.close().await;
-    losses.retain(|loss| !loss.is_none());
-    losses.sort_by(|a, b| a.table.cmp(&b.table));
-    Ok(losses)
-}
+    pairs.extend(replacement.into_iter().map(Pair::Returning));
+    let comparison = Arc::new(Comparison { live: database.name().to_owned(), shadow: shadow.to_owned(), chunk: database.chunk(), pairs });
+    let jobs = Jobs::new((0..comparison.pairs.len()).map(|pair| Job { pair, after: None }));
+    let (compared, brings) = (Arc::clone(&comparison), Arc::clone(&jobs));
+    let counted = crew::share(views.sessions, &jobs, move |session, job| Arc::clone(&compared).part(session, job, Arc::clone(&brings)));
+    let (sessions, parts) = counted.await?;
+    views::close(sessions).await;
 
-async fn one(session: &mut Session, live: &str, shadow: &str, table: &Table, other: Option<&Table>) -> Result<TableLoss> {
-    let name = table.name.clone();
-    let Some(other) = other else {
-        let inserted = count(session, live, &name).await?;
-        return Ok(TableLoss { table: name, inserted, changed: 0, deleted: 0, basis: Basis::Key, untold: Vec::new() });
-    };
-    let comparable = common(table, other);
-    let has = |name: &String| comparable.iter().any(|(column, _)| *column == name);
-    if table.key.is_empty() || table.key != other.key || !table.key.iter().all(has) {
-        return by_number(session, live, shadow, table, other).await;
-    }
-    let on = table.key.iter().map(|column| format!("l.{0} = s.{0}", quote(column))).collect::<Vec<_>>().join(" AND ");
-    let first = table.key.first().map(|column| quote(column)).unwrap_or_default();
-    let (l, s) = (qualified(live, &name), qualified(shadow, &name));
-    let only = |left: &str, right: &str, missing: &str| {
-        format!("SELECT COUNT(*) FROM {left} LEFT JOIN {right} ON {on} WHERE {missing}.{first} IS NULL")
-    };
-    let inserted = ask(session, &name, only(&format!("{l} AS l"), &format!("{s} AS s"), "s")).await?;
-    let deleted = ask(session, &name, only(&format!("{s} AS s"), &format!("{l} AS l"), "l")).await?;
-    let (digest_here, digest_there) = (rows::digest(comparable.iter().copied(), "l"), rows::digest(comparable.iter().copied(), "s"));
-    let mut differs = vec![format!("{digest_here} <> {digest_there}")];
-    let mut untold = Vec::new();
-    for column in table.columns.iter().filter(|column| column.content == Content::Given && !has(&column.name)) {
-        if other.columns.iter().any(|twin| twin.name == column.name) {
-            untold.push(format!("column {} is of another type", column.name));
-        } else {
-            differs.push(filled(column));
+    let mut losses: BTreeMap<String, TableLoss> = BTreeMap::new();
+    for part in parts.into_iter().filter(|part| !part.is_none()) {
+        match losses.entry(part.table.clone()) {
+            Entry::Vacant(first) => drop(first.insert(part)),
+            Entry::Occupied(mut sum) => sum.get_mut().add(part),
         }
     }
-    let differs = differs.join(" OR ");
-    let changed = ask(session, &name, format!("SELECT COUNT(*) FROM {l} AS l JOIN {s} AS s ON {on} WHERE {differs}")).await?;
-    Ok(TableLoss { table: name, inserted, changed, deleted, basis: Basis::Key, untold })
+    Ok(losses.into_values().collect())
+}
+
+/// A table of the live schema with what would replace it, or one that only the shadow has.
+enum Pair {
+    Live(Table, Option<Table>),
+    Returning(Table),
+}
+
+/// A pair, or what of it comes after a key.
+struct Job {
+    pair: usize,
+    after: Option<Vec<String>>,
+}
+
+struct Comparison {
+    live: String,
+    shadow: String,
+    chunk: u64,
+    pairs: Vec<Pair>,
+}
+
+impl Comparison {
+    /// One range of one table, or the whole table. The rest of it becomes another job.
+    async fn part(self: Arc<Self>, mut session: Session, job: Job, jobs: Arc<Jobs<Job>>) -> Result<(Session, TableLoss)> {
+        let whole = |table: &str, inserted, deleted| TableLoss {
+            table: table.to_owned(),
+            inserted,
+            changed: 0,
+            deleted,
+            basis: Basis::Key,
+            untold: Vec::new(),
+        };
+        let loss = match self.pairs.get(job.pair) {
+            None => return Err(Error::Unreadable { doing: "compare".to_owned(), reason: "no such table".to_owned() }),
+            Some(Pair::Returning(table)) => whole(&table.name, 0, count(&mut session, &self.shadow, &table.name).await?),
+            Some(Pair::Live(table, None)) => whole(&table.name, count(&mut session, &self.live, &table.name).await?, 0),
+            Some(Pair::Live(table, Some(other))) => {
+                let twins = Twins::of(&self, table, other);
+                if !twins.have_the_same_key() {
+                    by_number(&mut session, &self.live, &self.shadow, table, other).await?
+                } else {
+                    let mut range = Range { after: job.after.clone(), upto: None };
+                    if let Some(key) = Key::of(table).filter(|_| twins.sort_alike()) {
+                        range.upto = key.end(&mut session, (&self.live, table), job.after.as_ref(), self.chunk).await?;
+                        if let Some(end) = range.upto.clone() {
+                            jobs.push(Job { pair: job.pair, after: Some(end) });
+                        }
+                    }
+                    twins.compare(&mut session, &range).await?
+                }
+            }
+        };
+        Ok((session, loss))
+    }
+}
+
+/// A table and what would replace it.
+struct Twins<'a> {
+    in_schemas: &'a Comparison,
+    table: &'a Table,
+    other: &'a Table,
+    comparable: Vec<(&'a str, Encoding)>,
+}
+
+impl<'a> Twins<'a> {
+    fn of(in_schemas: &'a Comparison, table: &'a Table, other: &'a Table) -> Self {
+        Self { in_schemas, table, other, comparable: common(table, other) }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.comparable.iter().any(|(column, _)| *column == name)
+    }
+
+    fn have_the_same_key(&self) -> bool {
+        let Self { table, other, .. } = self;
+        !table.key.is_empty() && table.key == other.key && table.key.iter().all(|name| self.has(name))
+    }
+
+    /// Whether the same keys come before and after an end of a range in both.
+    fn sort_alike(&self) -> bool {
+        let collation =
+            |table: &Table, name: &String| table.columns.iter().find(|column| column.name == *name).map(|column| column.collation.clone());
+        self.table.key_is_whole
+            && self.other.key_is_whole
+            && self.table.key.iter().all(|name| collation(self.table, name) == collation(self.other, name))
+    }
+
+    /// Row by row only where the sums are not the same: most of most tables does not change.
+    async fn compare(&self, session: &mut Session, range: &Range) -> Result<TableLoss> {
+        let Self { table, other, .. } = self;
+        let mut loss = TableLoss { table: table.name.clone(), inserted: 0, changed: 0, deleted: 0, basis: Basis::Key, untold: Vec::new() };
+        let mut filled_ones = Vec::new();
+        for column in table.columns.iter().filter(|column| column.content == Content::Given && !self.has(&column.name)) {
+            if other.columns.iter().any(|twin| twin.name == column.name) {
+                loss.untold.push(format!("column {} is of another type", column.name));
+            } else {
+                filled_ones.push(filled(column));
+            }
+        }
+        if self.sums(session, range, &filled_ones).await? {
+            return Ok(loss);
+        }
+
+        let (l, s) = (qualified(&self.in_schemas.live, &table.name), qualified(&self.in_schemas.shadow, &table.name));
+        let on = table.key.iter().map(|column| format!("l.{0} = s.{0}", quote(column))).collect::<Vec<_>>().join(" AND ");
+        let first = table.key.first().map(|column| quote(column)).unwrap_or_default();
+        let within = |alias: &str| range.condition(&table.key, alias).map(|rows| format!(" AND {rows}")).unwrap_or_default();
+        let only = |left: &str, here: &str, right: &str, there: &str| {
+            format!(
+                "SELECT COUNT(*) FROM {left} AS {here} LEFT JOIN {right} AS {there} ON {on} WHERE {there}.{first} IS NULL{}",
+                within(here)
+            )
+        };
+        loss.inserted = ask(session, &table.name, only(&l, "l", &s, "s")).await?;
+        loss.deleted = ask(session, &table.name, only(&s, "s", &l, "l")).await?;
+        let digest = |alias: &str| rows::digest(self.comparable.iter().copied(), alias);
+        let differs: Vec<String> = std::iter::once(format!("{} <> {}", digest("l"), digest("s"))).chain(filled_ones).collect();
+        let changed = format!("SELECT COUNT(*) FROM {l} AS l JOIN {s} AS s ON {on} WHERE ({}){}", differs.join(" OR "), within("l"));
+        loss.changed = ask(session, &table.name, changed).await?;
+        Ok(loss)
+    }
+
+    /// Whether both have the same rows there, and nothing that only the live table can hold.
+    async fn sums(&self, session: &mut Session, range: &Range, filled: &[String]) -> Result<bool> {
+        let crc = |alias: &str| format!("CRC32({})", rows::digest(self.comparable.iter().copied(), alias));
+        let filled = if filled.is_empty() { "0".to_owned() } else { format!("COALESCE(SUM({}), 0)", filled.join(" OR ")) };
+        let sum = |schema: &str, alias: &str, filled: &str| {
+            format!(
+                "SELECT COUNT(*), COALESCE(SUM({0} * {0}), 0), {filled} FROM {1} AS {alias} FORCE INDEX (PRIMARY){2}",
+                crc(alias),
+                qualified(schema, &self.table.name),
+                range.clause(&self.table.key, alias)
+            )
+        };
+        let here = sums(session, &self.table.name, sum(&self.in_schemas.live, "l", &filled)).await?;
+        let there = sums(session, &self.table.name, sum(&self.in_schemas.shadow, "s", "0")).await?;
+        Ok(here == there)
+    }
+}
+
+async fn sums(session: &mut Session, table: &str, sql: String) -> Result<[String; 3]> {
+    let doing = format!("compare table {table} with its replacement");
+    match session.rows_long(&doing, sql).await?.first() {
+        Some(row) => Ok([row.string(0)?, row.string(1)?, row.string(2)?]),
+        None => Err(Error::Unreadable { doing, reason: "no row".to_owned() }),
+    }
 }
 
 /// Somebody gave this column of the live table a value.

@@ -10,11 +10,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::checksum::TableSum;
+use super::chunk::Range;
 use super::error::{Error, Result};
 use super::store;
+use super::views::Agreement;
 
 /// Raised when an older engine could not load the files any more.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FILE: &str = "manifest.json";
 /// The field that is left out of its own digest.
 const DIGEST: &str = "digest";
@@ -40,6 +42,8 @@ pub struct Manifest {
     pub taken_at: String,
     /// The instant in the binary log, if the server writes one.
     pub position: Option<Position>,
+    /// How it was made sure that all of it is of that instant.
+    pub agreement: Agreement,
     /// The highest applied migration.
     pub schema_version: Option<u64>,
     /// All of them, ascending; `None` in backups from before this was recorded.
@@ -76,22 +80,46 @@ pub struct Table {
     pub name: String,
     /// `SHOW CREATE TABLE`, `AUTO_INCREMENT` included.
     pub definition: String,
-    /// Rows and checksum, by the server, in the same snapshot as the rows.
-    pub sum: TableSum,
-    pub file: File,
-    /// The longest statement in the file and the longest value, in bytes: `max_allowed_packet` must be at least as large to load it.
+    /// The primary key's columns; empty without one.
+    pub key: Vec<String>,
+    /// Together all rows, each in one of them; in the order of the key.
+    pub chunks: Vec<Chunk>,
+    /// The longest statement in the files and the longest value, in bytes: `max_allowed_packet` must be at least as large to load it.
     pub longest_statement: u64,
     pub longest_value: u64,
 }
 
+/// Some rows of a table, in a file of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    #[serde(flatten)]
+    pub range: Range,
+    /// Rows and checksum, by the server, as the rows were read.
+    #[serde(flatten)]
+    pub sum: TableSum,
+    pub file: File,
+}
+
+impl Table {
+    /// Rows and checksum of all chunks.
+    pub fn sum(&self) -> TableSum {
+        self.chunks.iter().map(|chunk| chunk.sum).sum()
+    }
+}
+
 impl Manifest {
     pub fn rows(&self) -> u64 {
-        self.tables.iter().map(|table| table.sum.rows).sum()
+        self.tables.iter().map(|table| table.sum().rows).sum()
+    }
+
+    /// All files but the manifest itself.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        std::iter::once(&self.schema).chain(self.tables.iter().flat_map(|table| &table.chunks).map(|chunk| &chunk.file))
     }
 
     /// Compressed bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.schema.bytes + self.tables.iter().map(|table| table.file.bytes).sum::<u64>()
+        self.files().map(|file| file.bytes).sum()
     }
 
     pub(super) const FORMAT: u32 = FORMAT;

@@ -103,6 +103,15 @@ pub(super) async fn create(session: &mut Session, schema: &str) -> Result<()> {
     session.run("create the owner's table", &sql).await.map(drop)
 }
 
+/// Makes `owner` the owner recorded in `schema`; without one, nobody.
+pub(super) async fn put(session: &mut Session, schema: &str, owner: Option<&Owner>) -> Result<()> {
+    create(session, schema).await?;
+    match owner {
+        Some(owner) => write(session, schema, owner).await,
+        None => session.run("forget the owner", &format!("DELETE FROM {}", qualified(schema, OWNER))).await.map(drop),
+    }
+}
+
 /// Replaces the owner in `schema`, whose table must exist.
 pub(super) async fn write(session: &mut Session, schema: &str, owner: &Owner) -> Result<()> {
     let Owner { uid, cluster, namespace, name, operation } = owner;

@@ -4,6 +4,7 @@
 //! character set. So each column is read by an expression, and the row query runs with `character_set_results` off, which gives the stored
 //! bytes of every string.
 
+use super::chunk::{Key, Range};
 use super::ident::{quote, quote_all};
 use super::inspect::{Column, Content, Table};
 
@@ -142,12 +143,26 @@ impl Shape {
         Self { table: table.name.clone(), fields, key: table.key.clone() }
     }
 
-    /// All rows, in the order of the primary key where there is one: so they load fastest.
+    /// The rows of a range, each with the CRC32 of its [`Shape::digest`] behind its columns; in the order of the primary key where there
+    /// is one: so they load fastest.
     /// The leading 0 is needed: the client takes a row that begins with a very long value for the end of the rows.
-    pub fn select(&self) -> String {
-        let columns: String = self.fields.iter().map(|(name, encoding)| format!(",{}", encoding.select(&quote(name)))).collect();
-        let order = if self.key.is_empty() { "" } else { " FORCE INDEX (PRIMARY)" };
-        format!("SELECT 0{columns} FROM {}{order}", quote(&self.table))
+    pub fn select(&self, range: &Range, key: Option<&Key>) -> String {
+        let named = |name: &String| format!("`t`.{}", quote(name));
+        let columns: String = self.fields.iter().map(|(name, encoding)| format!(",{}", encoding.select(&named(name)))).collect();
+        let index = if self.key.is_empty() { "" } else { " FORCE INDEX (PRIMARY)" };
+        let order = key.map(|key| key.order("t")).unwrap_or_default();
+        let clause = range.clause(&self.key, "t");
+        format!("SELECT 0{columns},CRC32({}) FROM {} AS `t`{index}{clause}{order}", self.digest("t"), quote(&self.table))
+    }
+
+    /// How many columns [`Shape::select`] has between the 0 and the CRC32.
+    pub fn width(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Where the key's columns are among them.
+    pub fn places(&self, key: &Key) -> Vec<usize> {
+        key.columns.iter().filter_map(|column| self.fields.iter().position(|(name, _)| name == column)).collect()
     }
 
     /// One text for a row of the table called `alias`, the same for the same content in any schema.

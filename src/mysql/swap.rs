@@ -41,8 +41,8 @@ pub struct Swap {
     pub aside: String,
     /// What the live schema will say of itself. `point` is the shadow's backup point; for an aside its own name.
     pub marker: Marker,
-    /// The Release that wants it: the owner of what becomes live.
-    pub owner: Owner,
+    /// The Release that wants it: the owner of what becomes live. `None`: whoever owns what is live now goes on to.
+    pub owner: Option<Owner>,
     /// How long to keep trying while a transaction is open on one of the tables.
     pub deadline: Duration,
 }
@@ -96,7 +96,9 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
     let swapped = if inventory.marker.as_ref().is_some_and(|live| live.operation == swap.marker.operation) {
         Swapped { tables: 0, attempts: 0, took: Duration::ZERO }
     } else {
-        owner::claim(&mut session, database, &swap.owner).await?;
+        if let Some(owner) = &swap.owner {
+            owner::claim(&mut session, database, owner).await?;
+        }
         let replacement = prepare(&mut session, database, swap, &inventory.tables).await?;
         match rename(&mut session, database, swap, &inventory.tables, &replacement).await {
             Ok(swapped) => swapped,
@@ -139,8 +141,11 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
     session.run("create the aside schema", &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&swap.aside))).await?;
     bookkeeping::create_marker(session, &swap.shadow).await?;
     bookkeeping::write_marker(session, &swap.shadow, &swap.marker).await?;
-    owner::create(session, &swap.shadow).await?;
-    owner::write(session, &swap.shadow, &swap.owner).await?;
+    let owner = match &swap.owner {
+        Some(owner) => Some(owner.clone()),
+        None => owner::recorded(session, database.name()).await?,
+    };
+    owner::put(session, &swap.shadow, owner.as_ref()).await?;
     let replacement = beside::tables(session, &swap.shadow).await?;
     raise_counters(session, database.name(), live, &swap.shadow, &replacement, Headroom::Leave).await?;
     Ok(replacement)

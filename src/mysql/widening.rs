@@ -176,6 +176,7 @@ mod tests {
                 data_type: String::new(),
                 column_type: from.into(),
                 charset,
+                collation: None,
                 content: Content::Given,
                 default: Fallback::None,
             };

@@ -78,7 +78,7 @@ async fn a_capture_can_be_cut_off_anywhere() {
         },
         async |round, name| {
             let manifest = bed.capture(&format!("p{round}")).await;
-            let sums = |manifest: &backout::mysql::Manifest| manifest.tables.iter().map(|table| table.sum.clone()).collect::<Vec<_>>();
+            let sums = |manifest: &backout::mysql::Manifest| manifest.tables.iter().map(|table| table.sum()).collect::<Vec<_>>();
             assert_eq!(sums(&manifest), sums(&expected), "{name}");
         },
     )
@@ -119,7 +119,7 @@ async fn a_cut_over_and_its_undo_can_be_cut_off_anywhere() {
             aside: bed.beside(&format!("a{round}")),
             marker: Marker { point: if round == 1 { "p1".into() } else { source.clone() }, operation: format!("swap-{round}"), release: 8 },
             shadow: source,
-            owner: owner(),
+            owner: Some(owner()),
             deadline: PATIENCE,
         }
     };

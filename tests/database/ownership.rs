@@ -34,7 +34,7 @@ async fn the_first_migration_records_its_release_and_no_other_may_write() {
 
     bed.capture("p1").await;
     load(&database, &bed.store, &Path::from("p1"), &bed.beside("shadow")).await.expect("the backup loads");
-    let foreign = Swap { owner: other(), ..bed.swap("p1") };
+    let foreign = Swap { owner: Some(other()), ..bed.swap("p1") };
     for error in [
         apply(&database, &migration(3), 1, &other()).await.err(),
         apply(&database, &migration(1), 1, &other()).await.err(),
@@ -63,7 +63,7 @@ async fn an_operation_that_a_newer_one_has_overtaken_changes_nothing_any_more() 
     for error in [
         apply(&database, &migration(2), 1, &by(4)).await.err(),
         revert(&database, 1, "DROP TABLE t1", &by(4)).await.err(),
-        swap(&database, &Swap { owner: by(4), ..bed.swap("p1") }).await.err(),
+        swap(&database, &Swap { owner: Some(by(4)), ..bed.swap("p1") }).await.err(),
     ] {
         let error = error.expect("an older operation is refused");
         assert_eq!((error.label(), error.class()), ("outdated", Class::Permanent));
@@ -71,7 +71,7 @@ async fn an_operation_that_a_newer_one_has_overtaken_changes_nothing_any_more() 
     }
     assert_eq!(inspect(&database).await.expect("the database can be read").migrations.len(), 1);
     // A cut-over brings back the tables of its point, but not the operation that had written then.
-    swap(&database, &Swap { owner: by(6), ..bed.swap("p1") }).await.expect("it swaps");
+    swap(&database, &Swap { owner: Some(by(6)), ..bed.swap("p1") }).await.expect("it swaps");
     assert!(matches!(apply(&database, &migration(2), 1, &by(5)).await, Err(Error::Outdated { newest: 6, .. })));
 }
 

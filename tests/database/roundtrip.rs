@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use backout::mysql::{checksum, load};
+use backout::mysql::{Database, Manifest, capture, checksum, load};
 use object_store::path::Path;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{Bed, ask, query, run};
+use super::{Bed, ask, query, run, what};
 
 /// Tables of every kind, and rows that are hard to carry.
 fn hostile() -> String {
@@ -50,7 +50,13 @@ INSERT INTO computed (id, a, inv) VALUES (1, 10, 1), (2, NULL, NULL), (3, -5, 3)
 CREATE TABLE checked (id INT PRIMARY KEY, n INT CHECK (n > 0), t VARCHAR(20) COMMENT 'why? it''s \\ "so" ünï', CONSTRAINT `odd ``name` CHECK (t <> 'bad''s' OR n = 3)) COMMENT='AUTO_INCREMENT=9 ; ''?''';
 SET check_constraint_checks = 0; INSERT INTO checked VALUES (1, -1, 'x'), (2, 5, 'bad''s'); SET check_constraint_checks = 1;
 CREATE TABLE no_key (a INT, b VARCHAR(10)); INSERT INTO no_key VALUES (1,'x'),(1,'x'),(1,'x'),(NULL,NULL),(NULL,NULL),(2,'a#'),(3,'x');
-CREATE TABLE composite (a VARCHAR(20) COLLATE utf8mb4_bin, b INT, c VARBINARY(5), v INT, PRIMARY KEY (b, a, c(3)), KEY desc_key (v DESC, b), UNIQUE KEY pre (a(3), c)); INSERT INTO composite VALUES ('A',1,x'00',1),('a',1,x'00',2),('a',2,x'0001',3),('b ',2,'',4);
+CREATE TABLE composite (a VARCHAR(20) COLLATE utf8mb4_bin, b INT, c VARBINARY(5), v INT, PRIMARY KEY (b, a, c), KEY desc_key (v DESC, b), UNIQUE KEY pre (a(3), c)); INSERT INTO composite VALUES ('A',1,x'00',1),('a',1,x'00',2),('a',2,x'0001',3),('b ',2,'',4);
+CREATE TABLE prefixed (a VARCHAR(20), b INT, PRIMARY KEY (a(3), b)); INSERT INTO prefixed VALUES ('abcd', 1), ('abce', 2);
+CREATE TABLE listed (e ENUM('b','a') PRIMARY KEY, f FLOAT); INSERT INTO listed VALUES ('a', 1), ('b', 2);
+CREATE TABLE keyed (l VARCHAR(20) CHARACTER SET latin1, g VARCHAR(10) CHARACTER SET gbk, d DECIMAL(10,4), t TIMESTAMP(6), dt DATE, u UUID, i INET6, b BIGINT UNSIGNED, y YEAR, x VARBINARY(300), PRIMARY KEY (l, g, d, t, dt, u, i, b, y, x));
+INSERT INTO keyed VALUES (x'E9', x'8140', -0.0001, '2024-01-01 00:00:00.000001', '0000-00-00', '123e4567-e89b-12d3-a456-426655440000', '::1', 18446744073709551615, 1999, x'00'), (x'E9', x'8140', -0.0001, '2024-01-01 00:00:00.000001', '0000-00-00', '123e4567-e89b-12d3-a456-426655440000', '::1', 18446744073709551615, 1999, ''),
+  ('E ', '\\', 0, '2024-01-01', '2024-02-31', '00000000-0000-0000-0000-000000000000', '::', 0, 2155, x'27'), ('e''', '''', 0, '2024-01-01', '9999-12-31', 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'ff::', 9, 0, x'5C00'), ('', '', -99999.9999, '2038-01-19 03:14:07', '1000-01-01', '00000000-0000-0000-0000-000000000001', '::2', 1, 2000, 'x'),
+  ('\\', 'a', 99999.9999, '1970-01-01 00:00:01', '2024-01-01', '00000000-0000-0000-0000-000000000002', '::2', 1, 2000, 'y');
 CREATE TABLE parts (id INT NOT NULL AUTO_INCREMENT, d DATE NOT NULL, v INT, PRIMARY KEY (id, d)) PARTITION BY RANGE (YEAR(d)) (PARTITION p0 VALUES LESS THAN (2000), PARTITION p1 VALUES LESS THAN MAXVALUE); INSERT INTO parts VALUES (0,'1999-01-01',1),(1,'2024-01-01',2);
 CREATE TABLE hashed (id INT PRIMARY KEY, v INT) PARTITION BY HASH (id) PARTITIONS 3; INSERT INTO hashed VALUES (0,1),(1,2),(2,3),(5,4);
 CREATE TABLE words (id INT PRIMARY KEY, t TEXT, g POINT NOT NULL, FULLTEXT KEY ft (t), SPATIAL KEY sp (g)); INSERT INTO words VALUES (1, 'the quick brown fox', POINT(1,2)), (2, 'jumps', POINT(0,0));
@@ -73,17 +79,38 @@ CREATE TABLE periods (id INT, a DATE, b DATE, PERIOD FOR valid (a, b), UNIQUE (i
 #[tokio::test]
 async fn every_column_type_survives_backup_and_load_value_by_value() {
     let bed = Bed::new(&hostile()).await;
-    let manifest = bed.capture("p1").await;
+    survives(&bed, &bed.database()).await;
+}
+
+/// Every key that can be an end of a range is one.
+#[tokio::test]
+async fn every_column_type_survives_where_each_row_is_a_chunk_of_its_own() {
+    let bed = Bed::new(&hostile()).await;
+    let mut root = bed.root().await;
+    for table in query(&mut root, "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()").await {
+        // The estimates say then that there is something to cut.
+        let name = table["TABLE_NAME"].as_deref().expect("a table has a name").replace('`', "``");
+        run(&mut root, &format!("ANALYZE TABLE `{name}`")).await;
+    }
+    let manifest = survives(&bed, &bed.database().with_chunk(1).with_connections(5)).await;
+    let chunks = |name: &str| manifest.tables.iter().find(|table| table.name == name).expect("the table is there").chunks.len();
+    let found = ["numbers", "composite", "keyed", "parts", "no_key", "prefixed", "listed"].map(|name| (name, chunks(name)));
+    let expected = [("numbers", 5), ("composite", 5), ("keyed", 7), ("parts", 3), ("no_key", 1), ("prefixed", 1), ("listed", 1)];
+    assert_eq!(found, expected, "a row each and the end, or the whole table");
+}
+
+async fn survives(bed: &Bed, database: &Database) -> Manifest {
+    let manifest = capture(database, &bed.store, &Path::from("p1"), &what("p1")).await.expect("the backup succeeds");
     let shadow = bed.beside("shadow");
-    let loaded = load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("the backup loads");
-    assert_eq!(loaded.tables, 22);
+    let loaded = load(database, &bed.store, &Path::from("p1"), &shadow).await.expect("the backup loads");
+    assert_eq!(loaded.tables, 25);
     assert_eq!(loaded.rows, manifest.rows());
 
     let mut root = bed.root().await;
     for table in &manifest.tables {
         assert_same(&mut root, &bed.name, &shadow, &table.name).await;
         let there = checksum(&bed.database(), &shadow, &table.name).await.expect("the shadow's table can be summed");
-        assert_eq!(there, table.sum, "{}", table.name);
+        assert_eq!(there, table.sum(), "{}", table.name);
     }
     for (table, expected) in [("numbers", "5000"), ("empty", "777"), ("tree", "10")] {
         let sql =
@@ -92,6 +119,7 @@ async fn every_column_type_survives_backup_and_load_value_by_value() {
     }
     let found = query(&mut root, &format!("SELECT id FROM `{shadow}`.words WHERE MATCH (t) AGAINST ('fox')")).await;
     assert_eq!(found.len(), 1, "the full-text index answers");
+    manifest
 }
 
 /// Definition and every stored and computed value of a table in two schemas, the latter as hexadecimal of what is stored and as number.

@@ -17,7 +17,7 @@ fn undo(bed: &Bed, source: &str, aside: &str, operation: &str) -> Swap {
         shadow: bed.beside(source),
         aside: bed.beside(aside),
         marker: Marker { point: bed.beside(source), operation: operation.into(), release: 8 },
-        owner: owner(),
+        owner: Some(owner()),
         deadline: PATIENCE,
     }
 }

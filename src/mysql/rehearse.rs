@@ -1,0 +1,57 @@
+//! Proof that a backup can be restored: it is loaded, compared and checked in a scratch schema, which is dropped again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use super::beside;
+use super::endpoint::Database;
+use super::error::{Error, Result};
+use super::ident::qualified;
+use super::load::load;
+
+/// A backup that was restored once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    pub tables: usize,
+    pub rows: u64,
+    /// How long loading and comparing took: what a restore of it would take.
+    pub took: Duration,
+}
+
+/// Loads the backup at `prefix` into `scratch`, compares every chunk, lets the server check every table, and drops the schema.
+///
+/// # Errors
+/// As [`load`]; [`Error::Mismatch`] also for a table that the server finds fault with. The schema is dropped in any case that this
+/// session lives through.
+pub async fn rehearse(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Path, scratch: &str) -> Result<Rehearsal> {
+    let begun = Instant::now();
+    let loaded = load(database, store, prefix, scratch).await;
+    let took = begun.elapsed();
+    let checked = match loaded {
+        Ok(loaded) => check(database, scratch).await.map(|()| loaded),
+        Err(error) => Err(error),
+    };
+    // What is not dropped now would be taken for loaded the next time.
+    beside::discard(database, scratch).await?;
+    let loaded = checked?;
+    Ok(Rehearsal { tables: loaded.tables, rows: loaded.rows, took })
+}
+
+async fn check(database: &Database, schema: &str) -> Result<()> {
+    let mut session = database.session().await?;
+    for table in beside::tables(&mut session, schema).await? {
+        let sql = format!("CHECK TABLE {}", qualified(schema, &table.name));
+        let rows = session.rows_long(&format!("check table {}", table.name), sql).await?;
+        for row in &rows {
+            let (kind, text) = (row.string(2)?, row.string(3)?);
+            if kind.eq_ignore_ascii_case("error") || (kind.eq_ignore_ascii_case("status") && text != "OK") {
+                return Err(Error::Mismatch { schema: schema.to_owned(), table: table.name, reason: format!("CHECK TABLE: {text}") });
+            }
+        }
+    }
+    session.close().await;
+    Ok(())
+}
