@@ -5,11 +5,10 @@
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
 use object_store::{ObjectStore, local::LocalFileSystem};
@@ -23,6 +22,7 @@ use crate::{
     error::Class,
     mysql::{self, Database, Endpoint},
     secret::Sensitive,
+    trust::public_cas,
 };
 
 /// A folder that needs longer to be looked at is on a server in trouble.
@@ -278,24 +278,6 @@ impl Stores {
         // the files that it names.
         Ok(Arc::new(store.with_fsync(true)))
     }
-}
-
-/// The CAs that this machine trusts, as PEM: read once, as the HTTP clients do. They vouch for servers whose Secret names no CA.
-fn public_cas() -> Vec<u8> {
-    static PEM: OnceLock<Vec<u8>> = OnceLock::new();
-    let read = || {
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "not all public CAs can be read");
-        }
-        found
-            .certs
-            .iter()
-            .map(|der| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(der)))
-            .collect::<String>()
-            .into_bytes()
-    };
-    PEM.get_or_init(read).clone()
 }
 
 /// Puts a folder's name onto the disk.

@@ -20,7 +20,9 @@
 //! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, expression, lease, record (for backup points) |
 //! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
-//! | [`access`] | from a Release's references to connections | api, engines |
+//! | [`db`] | the data engine by hand | cli, mysql, secret, trust |
+//! | [`access`] | from a Release's references to connections | api, engines, secret, trust |
+//! | [`trust`] | the CAs of this machine | nobody |
 //! | [`reach`] | addresses that no Release may reach | nobody |
 //! | [`expression`] | a check's CEL, judged by a process of its own | nobody |
 //! | [`lease`] | which of several replicas works | cluster, error |
@@ -46,6 +48,7 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod crd;
+pub mod db;
 pub mod error;
 pub mod execute;
 pub mod expression;
@@ -58,4 +61,5 @@ pub mod record;
 pub mod secret;
 pub mod target;
 pub mod telemetry;
+pub mod trust;
 pub mod webhook;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use backout::{
     cli::{Cli, Command},
-    controller, crd, expression, telemetry,
+    controller, crd, db, expression, telemetry,
 };
 use clap::Parser;
 
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Crd { dir: None } => crd::yaml().map(|yaml| print!("{yaml}")),
         Command::Crd { dir: Some(dir) } => crd::write(&dir),
+        Command::Db(arguments) => db::run(*arguments),
         Command::Evaluate => expression::answer(),
         Command::Run(settings) => telemetry::log(settings.log_format, &settings.log).and_then(|()| {
             let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;

@@ -8,13 +8,14 @@ use std::{
 
 /// What each room may import: another room, or only a part of it. A room may always import itself.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("access", &["api", "cache", "cluster", "error", "mysql", "secret"]),
+    ("access", &["api", "cache", "cluster", "error", "mysql", "secret", "trust"]),
     ("api", &[]),
     ("cache", &["error", "secret"]),
     ("cli", &["api"]),
     ("cluster", &["error"]),
     ("controller", &["access", "api", "cli", "cluster", "error", "execute", "lease", "observe", "plan", "record", "telemetry", "webhook"]),
     ("crd", &["api"]),
+    ("db", &["cli", "mysql", "secret", "trust"]),
     ("error", &[]),
     (
         "execute",
@@ -44,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("target", &["cluster", "error"]),
     ("telemetry", &["cli"]),
+    ("trust", &[]),
     ("webhook", &["access", "api", "cluster", "secret", "telemetry"]),
 ];
 

@@ -8,6 +8,7 @@
 pub mod access;
 mod asking;
 mod backup;
+mod by_hand;
 mod cut_off;
 mod migrations;
 mod ownership;
@@ -97,7 +98,7 @@ impl Bed {
             shadow: self.beside("shadow"),
             aside: self.beside("aside"),
             marker: Marker { point: point.to_owned(), operation: format!("rollback-{point}"), release: 7 },
-            owner: owner(),
+            owner: Some(owner()),
             deadline: PATIENCE,
         }
     }

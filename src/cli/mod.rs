@@ -1,10 +1,13 @@
 //! Arguments to settings, once; the only reader of the environment.
 
+mod db;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::Span;
+pub use db::{Db, DbCommand, Output, Server, TlsArgument};
 
 /// Takes complete releases back: application, configuration, schema, data and cache.
 #[derive(Debug, Parser)]
@@ -24,6 +27,8 @@ pub enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Backup points by hand, without Kubernetes.
+    Db(Box<Db>),
     /// Judge the CEL expression on standard input: what the operator starts for each check that has one.
     #[command(hide = true)]
     Evaluate,

@@ -1,0 +1,108 @@
+//! Arguments of `backout db`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use url::Url;
+
+/// Backup points by hand: take, prove and bring them back, without Kubernetes.
+#[derive(Debug, Args)]
+pub struct Db {
+    #[command(subcommand)]
+    pub command: DbCommand,
+    /// Folder of the backup points.
+    #[arg(long, global = true, env = "BACKOUT_DB_STORE", default_value = "backups")]
+    pub store: PathBuf,
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Take a backup point of the whole schema as of one instant.
+    Capture {
+        #[command(flatten)]
+        server: Server,
+        /// Its name [default: the schema's and the time]
+        point: Option<String>,
+    },
+    /// List the backup points in the store.
+    List,
+    /// Read every file of a point and compare its digest.
+    Verify { point: String },
+    /// Load a point into a scratch schema, compare every row, check every table, drop the schema, and say how long that took.
+    Rehearse {
+        #[command(flatten)]
+        server: Server,
+        point: String,
+    },
+    /// Load a point beside the live schema, compare every row, and swap it in at once. What it replaces is kept.
+    Restore {
+        #[command(flatten)]
+        server: Server,
+        point: String,
+        /// Take away what was written since the point without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Swap back what a restore replaced.
+    Undo {
+        #[command(flatten)]
+        server: Server,
+        /// The schema that the restore named.
+        aside: String,
+    },
+    /// Drop what a restore replaced, or a scratch schema that was left.
+    Discard {
+        #[command(flatten)]
+        server: Server,
+        schema: String,
+    },
+    /// Write a point as one stream of SQL to standard output.
+    Export { point: String },
+    /// Print a shell script that restores a point with zstd and the client of the database alone.
+    RestoreScript { point: String },
+}
+
+/// Where the database is, and how to get in.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// mysql://user@host:3306/schema
+    #[arg(long, env = "BACKOUT_DB_URL")]
+    pub url: Url,
+    /// File with the password; its last line break does not count.
+    #[arg(long, env = "BACKOUT_DB_PASSWORD_FILE", conflicts_with = "password")]
+    pub password_file: Option<PathBuf>,
+    // From the environment only: an argument can be read by every process of the machine.
+    #[arg(long, env = "BACKOUT_DB_PASSWORD", hide = true, hide_env_values = true)]
+    pub password: Option<String>,
+    #[arg(long, env = "BACKOUT_DB_TLS", value_enum, default_value_t = TlsArgument::VerifyIdentity)]
+    pub tls: TlsArgument,
+    /// File with the CAs (PEM) that vouch for the server [default: those of this machine]
+    #[arg(long, env = "BACKOUT_DB_CA")]
+    pub ca: Option<PathBuf>,
+    /// Sessions that work at the same time.
+    #[arg(long, env = "BACKOUT_DB_CONNECTIONS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: u8,
+    /// Bytes of rows in each file of a point; K, M and G stand for powers of 1024.
+    #[arg(long, env = "BACKOUT_DB_CHUNK", default_value = "16M", value_parser = super::bytes)]
+    pub chunk: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TlsArgument {
+    /// A trusted certificate that names the host.
+    VerifyIdentity,
+    /// A trusted certificate.
+    VerifyCa,
+    /// Encrypted, to whoever answers.
+    Required,
+    /// In plain text.
+    Disabled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}

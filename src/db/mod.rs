@@ -1,0 +1,115 @@
+//! `backout db`: the data engine by hand.
+
+mod call;
+mod show;
+
+use std::{
+    fs,
+    io::{IsTerminal as _, Write as _, stdin, stdout},
+    sync::Arc,
+};
+
+use futures::TryStreamExt as _;
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
+
+use crate::{
+    cli::{Db, DbCommand, Output, Server, TlsArgument},
+    mysql::{self, Database, Endpoint, Manifest, Tls},
+    secret::Sensitive,
+    trust::public_cas,
+};
+use call::Call;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Does what is asked for and prints what came of it.
+///
+/// # Errors
+/// A sentence for standard error.
+pub fn run(arguments: Db) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    runtime.block_on(command(arguments))
+}
+
+async fn command(Db { command, store, output }: Db) -> Result<()> {
+    if matches!(command, DbCommand::Capture { .. }) {
+        fs::create_dir_all(&store).map_err(|error| format!("{}: {error}", store.display()))?;
+    }
+    let folder = LocalFileSystem::new_with_prefix(&store)
+        .map_err(|error| format!("{} is no folder of backup points: {error}; name it with --store", store.display()))?;
+    let call = Call { store: Arc::new(folder), output };
+    match command {
+        DbCommand::Capture { server, point } => call.capture(&database(&server, output)?, point).await,
+        DbCommand::List => call.list().await,
+        DbCommand::Verify { point } => call.verify(&point).await,
+        DbCommand::Rehearse { server, point } => call.rehearse(&database(&server, output)?, &point).await,
+        DbCommand::Restore { server, point, yes } => call.restore(&database(&server, output)?, &point, yes).await,
+        DbCommand::Undo { server, aside } => call.undo(&database(&server, output)?, &aside).await,
+        DbCommand::Discard { server, schema } => call.discard(&database(&server, output)?, &schema).await,
+        DbCommand::Export { point } => call.export(&point).await,
+        DbCommand::RestoreScript { point } => call.script(&point, &store).await,
+    }
+}
+
+/// The database that the arguments name. How far a call has come is shown where somebody looks.
+fn database(server: &Server, output: Output) -> Result<Database> {
+    let Server { url, password_file, password, tls, ca, connections, chunk } = server;
+    let name = url.path().trim_matches('/');
+    let host = url.host_str().filter(|_| matches!(url.scheme(), "mysql" | "mariadb") && !name.is_empty());
+    let host = host.ok_or("--url has to be like mysql://user@host:3306/schema")?;
+    if url.password().is_some() {
+        return Err("leave the password out of --url, where others can read it: use --password-file or BACKOUT_DB_PASSWORD".to_owned());
+    }
+    let decoded =
+        |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().map(String::from).map_err(|error| error.to_string());
+    let password = match (password_file, password) {
+        (Some(file), _) => {
+            let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).unwrap_or(&text).to_owned()
+        }
+        (None, Some(password)) => password.clone(),
+        (None, None) => String::new(),
+    };
+    let named = ca.as_ref().map(|file| fs::read(file).map_err(|error| format!("{}: {error}", file.display()))).transpose()?;
+    let tls = match tls {
+        TlsArgument::VerifyIdentity => Tls::VerifyIdentity { ca_pem: named.unwrap_or_else(public_cas) },
+        TlsArgument::VerifyCa => Tls::VerifyCa { ca_pem: named.ok_or("--tls verify-ca needs --ca")? },
+        TlsArgument::Required => Tls::Required,
+        TlsArgument::Disabled => Tls::Disabled,
+    };
+    let database = Database::new(Endpoint {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port().unwrap_or(3306),
+        database: decoded(name)?,
+        user: decoded(url.username())?,
+        password: Sensitive::new(password),
+        tls,
+    });
+    let database = database.with_connections(usize::from(*connections)).with_chunk(*chunk);
+    Ok(if output == Output::Text && std::io::stderr().is_terminal() { database.with_progress(show::bars()) } else { database })
+}
+
+/// Every complete backup point below the store's folder, by name.
+async fn points(store: &Arc<dyn ObjectStore>) -> Result<Vec<(Path, Manifest)>> {
+    let mut found = Vec::new();
+    let files: Vec<_> = store.list(None).try_collect().await.map_err(|error| error.to_string())?;
+    for file in files.iter().filter(|file| file.location.filename() == Some("manifest.json")) {
+        let parts: Vec<_> = file.location.parts().collect();
+        let prefix = Path::from_iter(parts.iter().take(parts.len() - 1).cloned());
+        found.extend(mysql::read_manifest(store, &prefix).await.map_err(|error| error.to_string())?.map(|manifest| (prefix, manifest)));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Asks whoever sits there; nobody there has not agreed.
+fn agreed(question: &str) -> Result<bool> {
+    if !stdin().is_terminal() {
+        return Ok(false);
+    }
+    print!("{question} [y/N] ");
+    stdout().flush().map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

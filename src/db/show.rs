@@ -1,0 +1,161 @@
+//! What people see.
+
+use std::{
+    path::Path as Folder,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use object_store::path::Path;
+use serde_json::{Value, json};
+
+use crate::mysql::{Agreement, Manifest, Part, Progress, TableLoss};
+
+/// A bar for each part of a call, one after the other.
+pub fn bars() -> impl Fn(Progress) + Send + Sync + 'static {
+    let bar: Mutex<Option<(Part, ProgressBar)>> = Mutex::new(None);
+    move |progress| {
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, bar) = match bar.take() {
+            Some((part, current)) if part == progress.part => bar.insert((part, current)),
+            ended => {
+                if let Some((_, ended)) = ended {
+                    ended.finish();
+                }
+                bar.insert((progress.part, begun(progress.part, progress.total)))
+            }
+        };
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    }
+}
+
+fn begun(part: Part, total: u64) -> ProgressBar {
+    let (what, unit) = match part {
+        Part::Capture => ("capture", "{human_pos}/{human_len} rows"),
+        Part::Verify => ("verify", "{bytes}/{total_bytes}"),
+        Part::Load => ("load", "{human_pos}/{human_len} rows"),
+        Part::Compare => ("compare", "{human_pos}/{human_len} rows"),
+    };
+    let template = format!("{{msg:>8}} {{bar:30}} {unit} {{elapsed}}, {{eta}} left");
+    let bar = ProgressBar::new(total).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+pub fn facts(prefix: &Path, manifest: &Manifest) -> Value {
+    json!({
+        "point": prefix.to_string(),
+        "database": manifest.database,
+        "takenAt": manifest.taken_at,
+        "server": manifest.server_version,
+        "position": manifest.position,
+        "agreement": manifest.agreement,
+        "schemaVersion": manifest.schema_version,
+        "tables": manifest.tables.len(),
+        "chunks": manifest.tables.iter().map(|table| table.chunks.len()).sum::<usize>(),
+        "rows": manifest.rows(),
+        "bytes": manifest.bytes(),
+        "digest": manifest.digest,
+    })
+}
+
+pub fn summary(prefix: &Path, manifest: &Manifest, took: Duration) -> String {
+    format!(
+        "{prefix}: {} tables, {} rows, {} bytes of {} as of {} in {:.1} s",
+        manifest.tables.len(),
+        manifest.rows(),
+        manifest.bytes(),
+        manifest.database,
+        manifest.taken_at,
+        took.as_secs_f64()
+    )
+}
+
+/// What this backup can't be used for, and why it took longer than it could have.
+pub fn limits(manifest: &Manifest) -> String {
+    let mut limits = Vec::new();
+    if manifest.position.is_none() {
+        limits.push("the server writes no binary log: which changes came after this instant can't be told from a log");
+    }
+    if manifest.agreement == Agreement::OneSession {
+        limits.push("one session read it all: several need the privilege RELOAD, or a binary log, to see the same instant");
+    }
+    limits.join("\n")
+}
+
+pub fn losses(losses: &[TableLoss]) -> String {
+    let line = |loss: &TableLoss| {
+        let TableLoss { table, inserted, changed, deleted, basis: _, untold } = loss;
+        let untold: String = untold.iter().map(|what| format!("; {what}")).collect();
+        format!("  {table}: {inserted} inserted, {changed} changed, {deleted} deleted{untold}")
+    };
+    losses.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+pub fn table(points: &[(Path, Manifest)]) -> String {
+    if points.is_empty() {
+        return "there is no backup point in the store".to_owned();
+    }
+    let head = ["POINT", "DATABASE", "TAKEN", "SCHEMA", "TABLES", "ROWS", "BYTES"].map(str::to_owned);
+    let row = |(prefix, manifest): &(Path, Manifest)| {
+        [
+            prefix.to_string(),
+            manifest.database.clone(),
+            manifest.taken_at.clone(),
+            manifest.schema_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            manifest.tables.len().to_string(),
+            manifest.rows().to_string(),
+            manifest.bytes().to_string(),
+        ]
+    };
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(points.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("   ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Restores with ordinary tools: digests first, then every file in its order.
+pub fn script(manifest: &Manifest, folder: &Folder) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let sums: String = manifest.files().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
+    format!(
+        "#!/bin/sh\n\
+         # Restores {point} ({rows} rows of {database} as of {taken}) into an empty schema, for example: sh restore.sh my_schema\n\
+         # The client reads host, user and password from its own configuration, ~/.my.cnf.\n\
+         set -eu\n\
+         schema=$1\n\
+         client=${{CLIENT:-mariadb}}\n\
+         cd {folder}\n\
+         sha256sum --check --quiet <<'SUMS'\n\
+         {sums}SUMS\n\
+         $client --execute \"CREATE DATABASE \\`$schema\\` CHARACTER SET {charset} COLLATE {collation}\"\n\
+         for file in *.sql.zst; do\n\
+         \x20 zstd --decompress --stdout \"$file\" | $client --default-character-set=utf8mb4 --max-allowed-packet=1G \"$schema\"\n\
+         done\n",
+        point = manifest.point,
+        rows = manifest.rows(),
+        database = manifest.database,
+        taken = manifest.taken_at,
+        folder = quoted(&folder.display().to_string()),
+        charset = manifest.charset,
+        collation = manifest.collation,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_store_says_so() {
+        assert_eq!(table(&[]), "there is no backup point in the store");
+    }
+}

@@ -1,0 +1,129 @@
+//! `backout db`, as people run it.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use super::{Bed, ask, run, variable};
+
+/// Runs `backout db …` on the bed's schema with a store in `folder`.
+fn db(bed: &Bed, folder: &Path, arguments: &[&str]) -> Output {
+    let endpoint = bed.endpoint();
+    Command::new(env!("CARGO_BIN_EXE_backout"))
+        .arg("db")
+        .args(arguments)
+        .env_clear()
+        .env("BACKOUT_DB_URL", format!("mysql://{}@{}:{}/{}", endpoint.user, endpoint.host, endpoint.port, bed.name))
+        .env("BACKOUT_DB_PASSWORD", variable("BED_MYSQL_PASSWORD"))
+        .env("BACKOUT_DB_CA", variable("BED_CA"))
+        .env("BACKOUT_DB_STORE", folder)
+        .env("BACKOUT_DB_CHUNK", "64K")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts")
+}
+
+/// What it prints, where it ends well.
+fn done(bed: &Bed, folder: &Path, arguments: &[&str]) -> String {
+    let output = db(bed, folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+fn refused(bed: &Bed, folder: &Path, arguments: &[&str]) -> String {
+    let output = db(bed, folder, arguments);
+    assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).expect("it prints text")
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[tokio::test]
+async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
+    let bed = Bed::new(
+        "CREATE TABLE a (id INT PRIMARY KEY, v VARCHAR(100)); INSERT INTO a SELECT seq, REPEAT('x', 100) FROM seq_1_to_3000; ANALYZE TABLE a",
+    )
+    .await;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let store = folder.path();
+    let db = |arguments: &[&str]| done(&bed, store, arguments);
+    let captured = json(&db(&["capture", "before", "--output", "json"]));
+    let taken = &captured["taken"];
+    assert_eq!((&taken["rows"], &taken["tables"]), (&3000.into(), &1.into()));
+    assert!(taken["chunks"].as_u64() > Some(2), "{taken}");
+    assert_eq!(json(&db(&["list", "--output", "json"]))[0]["digest"], taken["digest"]);
+    assert!(db(&["list"]).lines().nth(1).is_some_and(|line| line.starts_with("before ") && line.contains(" 3000 ")));
+    assert!(db(&["verify", "before"]).contains("files"));
+    assert_eq!(json(&db(&["rehearse", "before", "--output", "json"]))["rows"], 3000);
+    let mut root = bed.root().await;
+    let beside = format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{}\\_backout%'", bed.name);
+    assert_eq!(ask(&mut root, &beside).await, "0", "the scratch schema is gone");
+
+    // Nobody is there to agree.
+    run(&mut root, "INSERT INTO a VALUES (0, 'new'); DELETE FROM a WHERE id = 5").await;
+    let message = refused(&bed, store, &["restore", "before"]);
+    assert!(message.contains("a: 1 inserted, 0 changed, 1 deleted") && message.contains("nothing was replaced"), "{message}");
+    assert_eq!(ask(&mut root, "SELECT COUNT(*) FROM a WHERE id = 0").await, "1");
+    let restored = json(&db(&["restore", "before", "--yes", "--output", "json"]));
+    assert_eq!(ask(&mut root, "SELECT CONCAT(COUNT(*), ' ', MIN(id)) FROM a").await, "3000 1");
+    let aside = restored["aside"].as_str().expect("it names what it keeps");
+    let undone = json(&db(&["undo", aside, "--output", "json"]));
+    assert_eq!(ask(&mut root, "SELECT CONCAT(COUNT(*), ' ', MIN(id)) FROM a").await, "3000 0");
+    // Nobody owns what nobody owned.
+    assert_eq!(ask(&mut root, "SELECT COUNT(*) FROM _backout_owner").await, "0");
+    db(&["discard", undone["aside"].as_str().expect("it names what it keeps")]);
+    assert_eq!(ask(&mut root, &beside).await, "0");
+
+    let message = refused(&bed, store, &["rehearse", "after"]);
+    assert!(message.contains("no complete backup at after"), "{message}");
+    let secret = variable("BED_MYSQL_PASSWORD");
+    let with_password = bed.endpoint();
+    let url = format!("mysql://{}:{secret}@{}/{}", with_password.user, with_password.host, bed.name);
+    let message = refused(&bed, store, &["capture", "--url", &url]);
+    assert!(message.contains("leave the password out of --url") && !message.contains(&secret), "{message}");
+}
+
+/// The page on the format says how: this is done as it says, with none of the engine's code.
+#[tokio::test]
+async fn the_script_restores_a_point_with_ordinary_tools() {
+    let bed =
+        Bed::new("CREATE TABLE a (id INT PRIMARY KEY, v TEXT); INSERT INTO a SELECT seq, CONCAT('ü\\\\\\'', seq) FROM seq_1_to_3000").await;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    done(&bed, folder.path(), &["capture", "before"]);
+    let (script, options) = (folder.path().join("restore.sh"), folder.path().join("my.cnf"));
+    std::fs::write(&script, done(&bed, folder.path(), &["restore-script", "before"])).expect("it can be written");
+    let endpoint = bed.endpoint();
+    let config = format!(
+        "[client]\nhost={}\nport={}\nuser={}\npassword={}\nssl-ca={}\n",
+        endpoint.host,
+        endpoint.port,
+        endpoint.user,
+        variable("BED_MYSQL_PASSWORD"),
+        variable("BED_CA")
+    );
+    std::fs::write(&options, config).expect("it can be written");
+    let hand = bed.beside("hand");
+    let restore = || {
+        let client = format!("mariadb --defaults-file={}", options.display());
+        Command::new("sh").arg(&script).arg(&hand).env("CLIENT", client).output().expect("a shell starts")
+    };
+    let output = restore();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut root = bed.root().await;
+    let sum = |schema: &str| format!("SELECT CONCAT(COUNT(*), ' ', SUM(CRC32(CONCAT(id, v)))) FROM `{schema}`.a");
+    assert_eq!(ask(&mut root, &sum(&hand)).await, ask(&mut root, &sum(&bed.name)).await);
+
+    let file = folder.path().join("before/0001-000001-0001.sql.zst");
+    let mut bytes = std::fs::read(&file).expect("it is there");
+    *bytes.last_mut().expect("it is not empty") ^= 1;
+    std::fs::write(&file, bytes).expect("it can be written");
+    run(&mut root, &format!("DROP DATABASE `{hand}`")).await;
+    assert!(!restore().status.success(), "a file that changed is not run");
+    let left = format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{hand}'");
+    assert_eq!(ask(&mut root, &left).await, "0");
+}
