@@ -226,7 +226,6 @@ impl Database {
             .host(host)
             .port(*port)
             .username(user)
-            .password(password.reveal())
             .statement_cache_capacity(0)
             // The session's state is set in one statement of our own, not changed behind our back.
             .pipes_as_concat(false)
@@ -235,6 +234,8 @@ impl Database {
             .set_names(false)
             // Statements hold the users' data.
             .disable_statement_logging();
+        // An empty one is none: answering the server's challenge with it would be refused.
+        let options = if password.reveal().is_empty() { options } else { options.password(password.reveal()) };
         match tls {
             Tls::Disabled => options.ssl_mode(MySqlSslMode::Disabled),
             Tls::Required => options.ssl_mode(MySqlSslMode::Required),

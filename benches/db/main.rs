@@ -1,0 +1,166 @@
+//! `make bench-db`: the data engine beside the tools that people use today, in one run on one server, each several times.
+//!
+//! Prints a table for README. `ROWS` are the numbers of rows of the large table, `RUNS` how often each thing is measured.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a benchmark that can't go on ends, and prints its result"
+)]
+
+mod data;
+mod measure;
+mod server;
+mod tools;
+mod traffic;
+
+use std::{env, path::Path, time::Duration};
+
+use measure::{Figure, Table};
+use server::Server;
+use traffic::Traffic;
+
+#[tokio::main]
+async fn main() {
+    // Cargo runs it with `--bench`; whoever lists tests gets none.
+    if env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    tools::check();
+    let numbers = env::var("ROWS").unwrap_or_else(|_| "1000000 5000000".to_owned());
+    let runs = env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
+    let server = Server::start().await;
+    let mut table = Table::default();
+    for rows in numbers.split_whitespace() {
+        let rows: u64 = rows.parse().expect("ROWS are numbers");
+        table.begin(rows);
+        data::fill(&server, rows).await;
+        capture(&server, &mut table, runs).await;
+        load(&server, &mut table, runs).await;
+        cut_over(&server, &mut table, runs).await;
+    }
+    table.begin(40);
+    long_rows(&server, &mut table).await;
+    table.print(runs, &server.version().await);
+}
+
+/// Backups of the same data, first alone, then while others write.
+async fn capture(server: &Server, table: &mut Table, runs: usize) {
+    let folder = server.folder("dumps");
+    for tool in tools::CAPTURES {
+        let (mut took, mut stall, mut size, mut memory) = (Figure::seconds(), Figure::milliseconds(), 0, Figure::mebibytes());
+        for run in 0..runs {
+            let place = fresh(&folder, tool.name);
+            let done = (tool.run)(server, &place);
+            took.add(done.took.as_secs_f64());
+            memory.add(done.memory as f64 / 1_048_576.0);
+            size = measure::size(&place);
+            say(&format!("capture {} {run}: {:.2} s", tool.name, done.took.as_secs_f64()));
+        }
+        for _ in 0..runs {
+            let traffic = Traffic::start(server).await;
+            let place = fresh(&folder, "beside-traffic");
+            (tool.run)(server, &place);
+            stall.add(traffic.stop().await.longest_write.as_secs_f64() * 1e3);
+            std::fs::remove_dir_all(&place).expect("it can be removed");
+        }
+        let (took, stall) = (took.to_string(), stall.to_string());
+        table.row(
+            "capture",
+            tool.name,
+            &[("wall", &took), ("MB", &(size / 1_000_000).to_string()), ("longest write", &stall), ("memory", &memory.to_string())],
+        );
+    }
+}
+
+/// Restores of those backups into another schema; what was restored is compared with the source, value by value.
+async fn load(server: &Server, table: &mut Table, runs: usize) {
+    let folder = server.folder("dumps");
+    for tool in tools::LOADS {
+        let (mut took, mut memory, mut wrong) = (Figure::seconds(), Figure::mebibytes(), 0);
+        for run in 0..runs {
+            server.run("DROP DATABASE IF EXISTS restored").await;
+            let done = (tool.run)(server, &folder.join(tool.name));
+            took.add(done.took.as_secs_f64());
+            memory.add(done.memory as f64 / 1_048_576.0);
+            say(&format!("load {} {run}: {:.2} s", tool.name, done.took.as_secs_f64()));
+            if !tool.compares {
+                wrong = data::differences(server, "restored").await;
+            }
+        }
+        let wrong = if tool.compares { "0 (compared by it)".to_owned() } else { wrong.to_string() };
+        table.row("load", tool.name, &[("wall", &took.to_string()), ("memory", &memory.to_string()), ("rows with other values", &wrong)]);
+        server.run("DROP DATABASE IF EXISTS restored").await;
+    }
+}
+
+/// The cut-over under writers and readers, and restoring in place as the runbook does.
+async fn cut_over(server: &Server, table: &mut Table, runs: usize) {
+    let folder = server.folder("dumps");
+    let (mut swap, mut blocked, mut errors, mut lost) = (Figure::milliseconds(), Figure::milliseconds(), 0, 0);
+    for run in 0..runs.max(5) {
+        tools::stage(server, &folder.join("backout"));
+        let traffic = Traffic::start(server).await;
+        tokio::time::sleep(traffic::WARM).await;
+        let (took, aside) = tools::cut_over(server, &folder.join("backout"));
+        tokio::time::sleep(traffic::WARM).await;
+        let report = traffic.stop().await;
+        swap.add(took.as_secs_f64() * 1e3);
+        blocked.add(report.longest().as_secs_f64() * 1e3);
+        errors += report.errors;
+        lost += report.lost(server, &["shop", &aside]).await;
+        say(&format!("cut-over {run}: {} ms, longest query {} ms", took.as_millis(), report.longest().as_millis()));
+        server.run(&format!("DROP DATABASE `{aside}`")).await;
+    }
+    let figures = [
+        ("decision to last rename", swap.to_string()),
+        ("longest query", blocked.to_string()),
+        ("errors", errors.to_string()),
+        ("acknowledged rows lost", lost.to_string()),
+    ];
+    table.row("cut-over of a staged point", "backout", &figures.each_ref().map(|(name, value)| (*name, value.as_str())));
+
+    let traffic = Traffic::start(server).await;
+    tokio::time::sleep(traffic::WARM).await;
+    let done = tools::restore_in_place(server, &folder.join("mysqldump"));
+    let report = traffic.stop().await;
+    let lost = report.lost(server, &["shop"]).await;
+    table.row(
+        "cut-over of a staged point",
+        "mysqldump in place (once)",
+        &[
+            ("decision to last rename", &format!("{:.1} s", done.took.as_secs_f64())),
+            ("longest query", &format!("{:.1} s", report.longest().as_secs_f64())),
+            ("errors", &report.errors.to_string()),
+            ("acknowledged rows lost", &format!("{lost} of {}", report.acknowledged())),
+        ],
+    );
+}
+
+/// Rows as long as the server takes: memory must not grow with them, nor with their number.
+async fn long_rows(server: &Server, table: &mut Table) {
+    data::fill_long(server).await;
+    let place = fresh(&server.folder("dumps"), "long");
+    let captured = tools::backout_capture(server, &place);
+    let loaded = tools::backout_load(server, &place);
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes / 1_048_576);
+    let (captured, loaded) = (mebibytes(captured.memory), mebibytes(loaded.memory));
+    table.row("rows of 16 MB", "backout", &[("memory of capture", &captured), ("memory of load", &loaded)]);
+}
+
+fn fresh(folder: &Path, name: &str) -> std::path::PathBuf {
+    let place = folder.join(name);
+    if place.exists() {
+        std::fs::remove_dir_all(&place).expect("it can be removed");
+    }
+    std::fs::create_dir_all(&place).expect("it can be made");
+    place
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// A child that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(900);
