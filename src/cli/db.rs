@@ -73,7 +73,7 @@ pub struct Server {
     /// File with the password; its last line break does not count.
     #[arg(long, env = "BACKOUT_DB_PASSWORD_FILE", conflicts_with = "password")]
     pub password_file: Option<PathBuf>,
-    // From the environment only: an argument can be read by every process of the machine.
+    // Not shown: an argument can be read by every process of the machine, so that it belongs into the environment.
     #[arg(long, env = "BACKOUT_DB_PASSWORD", hide = true, hide_env_values = true)]
     pub password: Option<String>,
     #[arg(long, env = "BACKOUT_DB_TLS", value_enum, default_value_t = TlsArgument::VerifyIdentity)]

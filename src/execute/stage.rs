@@ -1,6 +1,6 @@
 //! Stage: load a backup point into a shadow schema and compare every table with the point.
 //!
-//! Idempotent: a shadow that is complete says so itself; anything less is dropped and loaded again. Nothing live is touched.
+//! Idempotent: a shadow that is complete says so itself; anything less goes on at the chunks that are missing. Nothing live is touched.
 
 use super::{Error, Outcome, Task, done};
 use crate::mysql;

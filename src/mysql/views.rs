@@ -77,6 +77,8 @@ pub(super) async fn close(sessions: Vec<Session>) {
 
 async fn begin(sessions: &mut [Session]) -> Result<()> {
     for session in &mut *sessions {
+        // One from an earlier try may be open, and its characteristics can't be changed.
+        session.run("begin the snapshot", "ROLLBACK").await?;
         session.run("begin the snapshot", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
     }
     let begun = sessions.iter_mut().map(|session| session.run("begin the snapshot", "START TRANSACTION WITH CONSISTENT SNAPSHOT"));
