@@ -35,7 +35,9 @@ pub fn before_the_end(world: &World, operation: &Operation) -> Option<Decision> 
             Ok(workloads) => return Some(Decision::Contain { workloads }),
             Err(unseen) => unseen,
         },
-        Some(Seen::Unknown(unseen)) => target::rest(world, Verdict::perhaps_half_way(operation, unseen)),
+        Some(Seen::Unknown(unseen)) => {
+            target::rest(world, Verdict::stopped_and_unseen(operation, "whether the schema stands half way can't be told", unseen))
+        }
     };
     // Whoever asks to decide anew is not kept waiting.
     target::reset(world).is_none().then_some(unseen)
@@ -46,7 +48,10 @@ pub fn before_the_end(world: &World, operation: &Operation) -> Option<Decision> 
 pub fn at_rest(world: &World, decision: Decision) -> Decision {
     let last = world.status.operation.as_ref();
     let failed = last.filter(|last| last.state != OperationState::Succeeded && migration_failed(last));
-    let (Decision::Rest { verdict, again }, Some(failed)) = (decision.clone(), failed) else { return decision };
+    let (verdict, again, failed) = match (decision, failed) {
+        (Decision::Rest { verdict, again }, Some(failed)) => (verdict, again, failed),
+        (decision, _) => return decision,
+    };
     let fenced = journal::fence_of(failed).is_some();
     let hands_off = world.spec.suspend || !world.rivals.is_empty();
     let current = world.current().filter(|_| fenced && !hands_off);

@@ -81,7 +81,7 @@ fn after_failed_step(world: &World, operation: &Operation, failed: usize) -> Dec
         None => return Decision::LookAtDatabase,
         // Closed now, it would rest for good although the application could run once the database is back.
         Some(Seen::Unknown(unseen)) if target::reset(world).is_none() => {
-            return target::rest(world, Verdict::fenced_and_unseen(operation, unseen));
+            return target::rest(world, Verdict::stopped_and_unseen(operation, "the workloads stay scaled to zero", unseen));
         }
         Some(Seen::Unknown(_)) => false,
         Some(Seen::Known(database)) => {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Verdict, course, drift,
+    Decision, Verdict, containment, course, drift,
     input::{Seen, World},
     journal,
     report::{self, Aim, Draft},
@@ -39,7 +39,7 @@ fn finish(world: &World, operation: &Operation) -> Decision {
         return Decision::Close(OperationState::Succeeded);
     };
     if step.state == StepState::Failed {
-        return Decision::Close(OperationState::Failed);
+        return after_failed_step(world, operation);
     }
     let goes_on = match operation.kind {
         Kind::Leave => true,
@@ -61,6 +61,16 @@ fn finish(world: &World, operation: &Operation) -> Decision {
     match step.retry_at {
         Some(at) if at > world.now => course::pause(world, operation, at),
         Some(_) | None => Decision::Run { step: index },
+    }
+}
+
+/// A half-migrated schema is fenced off here as well, where it can be looked at: whoever deletes does not wait for what can't be seen.
+fn after_failed_step(world: &World, operation: &Operation) -> Decision {
+    let fence = operation.steps.iter().find(|step| step.name == StepName::Fence);
+    match containment::before_the_end(world, operation).filter(|_| !fence.is_some_and(is_stuck)) {
+        Some(Decision::Rest { .. }) if fence.is_none() => Decision::Close(OperationState::Failed),
+        Some(decision) => decision,
+        None => Decision::Close(OperationState::Failed),
     }
 }
 

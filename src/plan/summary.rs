@@ -113,23 +113,11 @@ impl Verdict {
         Self::new(ready, unseen.reason, if ready == Ready::Stalled { "Stalled" } else { "Waiting" }, unseen.message.clone())
     }
 
-    /// An operation failed behind its fence, and whether that may be taken down can't be told.
-    pub fn fenced_and_unseen(operation: &Operation, unseen: &Unseen) -> Self {
+    /// An operation stopped, and what follows from that can't be told.
+    pub fn stopped_and_unseen(operation: &Operation, meanwhile: &str, unseen: &Unseen) -> Self {
         let Unseen { reason, message, outlook } = unseen;
         let message = format!(
-            "{} release {} ({}) stopped, and the workloads stay scaled to zero until the database can be looked at: {message}",
-            doing(operation.kind),
-            operation.to,
-            operation.version
-        );
-        Self::unseen(&Unseen { reason, message, outlook: *outlook })
-    }
-
-    /// A migration failed, and whether it stands half way can't be told.
-    pub fn perhaps_half_way(operation: &Operation, unseen: &Unseen) -> Self {
-        let Unseen { reason, message, outlook } = unseen;
-        let message = format!(
-            "{} release {} ({}) stopped at Migrate, and whether the schema stands half way can't be told until the database can be looked at: {message}",
+            "{} release {} ({}) stopped, and {meanwhile} until the database can be looked at: {message}",
             doing(operation.kind),
             operation.to,
             operation.version

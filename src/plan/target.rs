@@ -247,7 +247,11 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
         Kind::Restore | Kind::Undo => unchanged.then(|| stopped(world, operation)),
         // Nothing depends on it.
         Kind::Cleanup | Kind::Leave => None,
-        Kind::Repair => unchanged.then(|| rest(world, Verdict::repair_failed(operation, &failure(operation)))),
+        Kind::Repair => unchanged.then(|| {
+            let verdict = Verdict::repair_failed(operation, &failure(operation));
+            let fenced = journal::fence_of(operation).is_some();
+            rest(world, if fenced { verdict.fenced(world, &exact::fence(world)) } else { verdict })
+        }),
     }
 }
 

@@ -2,7 +2,11 @@
 
 use backout::{
     api::operation::{Action, Kind, OperationState, Scale, Step, StepName, StepState},
-    plan::{Decision, decide, input::Seen, journal},
+    plan::{
+        Decision, decide,
+        input::{Life, Seen},
+        journal,
+    },
 };
 use insta::assert_snapshot;
 
@@ -156,6 +160,35 @@ fn people_are_told_what_stands_half_way_and_whether_pods_run_on_it() {
       Stalled RollbackDisabled Stalled: nothing more
     nothing was migrated
       Stalled RollbackDisabled Stalled: nothing more
+    ");
+}
+
+#[test]
+fn a_release_that_is_deleted_leaves_no_pod_on_a_half_migrated_schema() {
+    let deleted = |given: Given| given.with(|world| world.life = Life::Leaving);
+    let stuck = fenced(StepState::Started, |fence| (fence.retry_at, fence.attempt) = (Some(at(1_100)), 5));
+    let rows = [
+        ("half way", deleted(failing())),
+        ("the database was not looked at", deleted(failing()).with(|world| world.database = None)),
+        ("the database is away", deleted(failing()).with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
+        ("the fence is to go up", deleted(fenced(StepState::Pending, |_| {}))),
+        ("it is to be tried again later", deleted(fenced(StepState::Started, |fence| fence.retry_at = Some(at(1_100))))),
+        ("it is given up", deleted(stuck)),
+        ("it is up", deleted(fenced(StepState::Done, |_| {}))),
+        ("the operation has ended", deleted(contained())),
+        ("and the schema is mended", deleted(contained()).applied(&[1, 2])),
+    ];
+    let decided: Vec<String> = rows.iter().map(|(row, given)| format!("{row}: {}", given.decides())).collect();
+    assert_snapshot!(decided.join("\n"), @r"
+    half way: Contain shop=3
+    the database was not looked at: LookAtDatabase
+    the database is away: Close Failed
+    the fence is to go up: Run 6
+    it is to be tried again later: Waiting Progressing
+    it is given up: Close Failed
+    it is up: Close Failed
+    the operation has ended: Leave 2 → 2: Discard , Unfence shop=3
+    and the schema is mended: Leave 2 → 2: Unfence shop=3, Discard
     ");
 }
 

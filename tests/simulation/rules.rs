@@ -116,10 +116,11 @@ pub fn of_farewell(model: &Model) -> Result<(), String> {
     if asked.replicas == 0 {
         return Ok(());
     }
+    let half_way = model.server.live.applied.iter().any(|row| row.state == RowState::Failed);
+    rule(!half_way || !model.database_seen || !model.workloads_seen, || "it is let go with pods on a half-migrated schema".to_owned())?;
     let running = model.kept.values().find(|kept| kept.content.images.get("app") == Some(&asked.image));
     let needed = running.map(|kept| kept.content.migrations.iter().map(|migration| migration.version)).into_iter().flatten();
     let missing: Vec<u64> = needed.filter(|version| model.server.live.applied.iter().all(|row| row.version != *version)).collect();
-    let half_way = model.server.live.applied.iter().any(|row| row.state == RowState::Failed);
     rule(missing.is_empty() || half_way, || format!("it is let go with {}, which lacks migrations {missing:?}", asked.image))?;
     rule(model.life == backout::plan::input::Life::Leaving, || "it is let go without having been deleted".to_owned())
 }
