@@ -20,7 +20,7 @@
 //! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, expression, lease, record (for backup points) |
 //! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
-//! | [`db`] | the data engine by hand | cli, mysql, secret, trust |
+//! | [`db`] | the data engine by hand | api's names, cli, mysql, secret, trust |
 //! | [`access`] | from a Release's references to connections | api, engines, secret, trust |
 //! | [`trust`] | the CAs of this machine | nobody |
 //! | [`reach`] | addresses that no Release may reach | nobody |

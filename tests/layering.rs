@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cluster", &["error"]),
     ("controller", &["access", "api", "cli", "cluster", "error", "execute", "lease", "observe", "plan", "record", "telemetry", "webhook"]),
     ("crd", &["api"]),
-    ("db", &["cli", "mysql", "secret", "trust"]),
+    ("db", &["api", "cli", "mysql", "secret", "trust"]),
     ("error", &[]),
     (
         "execute",

@@ -8,16 +8,19 @@ use std::{
 
 use object_store::{ObjectStore, path::Path};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{Result, agreed, points, show};
 use crate::{
+    api::names,
     cli::Output,
-    mysql::{self, Capture, Database, Manifest, Marker, Swap, TableLoss},
+    mysql::{self, Capture, Database, Manifest, Marker, Swap},
 };
 
 /// How long a cut-over waits for other transactions.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Stands where a Release's uid would: who does it, as the database remembers it.
+const BY_HAND: &str = "by-hand";
 
 /// What every command has at hand.
 pub struct Call {
@@ -27,9 +30,9 @@ pub struct Call {
 
 impl Call {
     pub async fn capture(&self, database: &Database, point: Option<String>) -> Result<()> {
-        let point = point.unwrap_or_else(|| format!("{}-{}", database.name(), stamp()));
+        let point = point.unwrap_or_else(|| format!("{}-{}", database.name(), jiff::Timestamp::now().strftime("%Y%m%dt%H%M%Sz")));
         let prefix = path(&point)?;
-        let what = Capture { point: point.clone(), operation: by_hand(), release: 0 };
+        let what = Capture { point: point.clone(), operation: names::operation(BY_HAND, now()), release: 0 };
         let begun = Instant::now();
         let manifest = mysql::capture(database, &self.store, &prefix, &what).await.map_err(told)?;
         let took = begun.elapsed();
@@ -38,9 +41,10 @@ impl Call {
     }
 
     pub async fn list(&self) -> Result<()> {
-        let points = points(&self.store).await?;
+        let (points, broken) = points(&self.store).await?;
         let facts: Vec<_> = points.iter().map(|(prefix, manifest)| show::facts(prefix, manifest)).collect();
-        self.say(&json!(facts), || show::table(&points))
+        self.say(&json!(facts), || show::table(&points))?;
+        if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
     }
 
     pub async fn verify(&self, point: &str) -> Result<()> {
@@ -53,7 +57,7 @@ impl Call {
     }
 
     pub async fn rehearse(&self, database: &Database, point: &str) -> Result<()> {
-        let scratch = beside(database, point, "rehearsal");
+        let scratch = names::shadow(database.name(), BY_HAND, &format!("rehearsal of {point}"));
         let done = mysql::rehearse(database, &self.store, &path(point)?, &scratch).await.map_err(told)?;
         let facts = json!({"point": point, "tables": done.tables, "rows": done.rows, "seconds": done.took.as_secs_f64()});
         self.say(&facts, || {
@@ -67,7 +71,7 @@ impl Call {
     }
 
     pub async fn restore(&self, database: &Database, point: &str, yes: bool) -> Result<()> {
-        let (prefix, shadow) = (path(point)?, beside(database, point, "shadow"));
+        let (prefix, shadow) = (path(point)?, names::shadow(database.name(), BY_HAND, point));
         let begun = Instant::now();
         let manifest = self.manifest(&prefix).await?;
         mysql::load(database, &self.store, &prefix, &shadow).await.map_err(told)?;
@@ -81,10 +85,17 @@ impl Call {
                 ));
             }
         }
-        let (aside, cut) = (beside(database, &stamp(), "aside"), Instant::now());
-        self.swap(database, &shadow, &aside, &manifest.point, manifest.release).await?;
+        let (operation, cut) = (now(), Instant::now());
+        let aside = names::aside(database.name(), BY_HAND, operation);
+        swap(
+            database,
+            &shadow,
+            Marker { point: manifest.point, operation: names::operation(BY_HAND, operation), release: manifest.release },
+            &aside,
+        )
+        .await?;
         let facts = json!({
-            "point": point, "aside": aside, "lost": lost.iter().map(loss).collect::<Vec<_>>(),
+            "point": point, "aside": aside, "lost": lost,
             "loadSeconds": loaded.as_secs_f64(), "swapSeconds": cut.elapsed().as_secs_f64(),
         });
         self.say(&facts, || {
@@ -98,8 +109,10 @@ impl Call {
     }
 
     pub async fn undo(&self, database: &Database, aside: &str) -> Result<()> {
-        let replaced = beside(database, &stamp(), "aside");
-        self.swap(database, aside, &replaced, aside, 0).await?;
+        let operation = now();
+        let replaced = names::aside(database.name(), BY_HAND, operation);
+        let marker = Marker { point: aside.to_owned(), operation: names::operation(BY_HAND, operation), release: 0 };
+        swap(database, aside, marker, &replaced).await?;
         self.say(&json!({"live": aside, "aside": replaced}), || {
             format!("what was kept in {aside} is live again; what it replaced is kept in {replaced}")
         })
@@ -122,17 +135,6 @@ impl Call {
         self.say(&json!({"script": show::script(&manifest, &folder)}), || show::script(&manifest, &folder))
     }
 
-    async fn swap(&self, database: &Database, source: &str, aside: &str, point: &str, release: u64) -> Result<()> {
-        let swap = Swap {
-            shadow: source.to_owned(),
-            aside: aside.to_owned(),
-            marker: Marker { point: point.to_owned(), operation: by_hand(), release },
-            owner: None,
-            deadline: DEADLINE,
-        };
-        mysql::swap(database, &swap).await.map(drop).map_err(told)
-    }
-
     async fn manifest(&self, prefix: &Path) -> Result<Manifest> {
         let found = mysql::read_manifest(&self.store, prefix).await.map_err(told)?;
         found.ok_or_else(|| format!("there is no backup point {prefix} in the store; backout db list shows those that there are"))
@@ -152,22 +154,18 @@ fn path(point: &str) -> Result<Path> {
     Path::parse(point).map_err(|error| format!("{point:?} can't be the name of a backup point: {error}"))
 }
 
-/// A schema beside the live one; the same for the same `what`, so that a command that was interrupted finds what it left.
-fn beside(database: &Database, what: &str, kind: &str) -> String {
-    let hash: String = hex::encode(Sha256::digest(what)).chars().take(10).collect();
-    format!("{}_backout_hand_{hash}_{kind}", database.name())
+/// Makes `source` live and keeps what it replaces in `aside`. Where the answer is lost, whether it happened is asked for.
+async fn swap(database: &Database, source: &str, marker: Marker, aside: &str) -> Result<()> {
+    let swap = Swap { shadow: source.to_owned(), aside: aside.to_owned(), marker, owner: None, deadline: DEADLINE };
+    match mysql::swap(database, &swap).await {
+        Err(mysql::Error::Lost { .. } | mysql::Error::TimedOut { .. }) => mysql::swap(database, &swap).await,
+        done => done,
+    }
+    .map(drop)
+    .map_err(told)
 }
 
-fn stamp() -> String {
-    jiff::Timestamp::now().strftime("%Y%m%dt%H%M%S%3fz").to_string()
-}
-
-/// Who does it, as the database remembers it.
-fn by_hand() -> String {
-    format!("by-hand/{}", stamp())
-}
-
-fn loss(loss: &TableLoss) -> serde_json::Value {
-    let TableLoss { table, inserted, changed, deleted, basis: _, untold } = loss;
-    json!({"table": table, "inserted": inserted, "changed": changed, "deleted": deleted, "untold": untold})
+/// Numbers what is done by hand: nothing else remembers what was done before.
+fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }

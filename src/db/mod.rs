@@ -89,17 +89,20 @@ fn database(server: &Server, output: Output) -> Result<Database> {
     Ok(if output == Output::Text && std::io::stderr().is_terminal() { database.with_progress(show::bars()) } else { database })
 }
 
-/// Every complete backup point below the store's folder, by name.
-async fn points(store: &Arc<dyn ObjectStore>) -> Result<Vec<(Path, Manifest)>> {
-    let mut found = Vec::new();
+/// Every complete backup point below the store's folder, by name; and what is wrong with others.
+async fn points(store: &Arc<dyn ObjectStore>) -> Result<(Vec<(Path, Manifest)>, Vec<String>)> {
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
     let files: Vec<_> = store.list(None).try_collect().await.map_err(|error| error.to_string())?;
     for file in files.iter().filter(|file| file.location.filename() == Some("manifest.json")) {
         let parts: Vec<_> = file.location.parts().collect();
         let prefix = Path::from_iter(parts.iter().take(parts.len() - 1).cloned());
-        found.extend(mysql::read_manifest(store, &prefix).await.map_err(|error| error.to_string())?.map(|manifest| (prefix, manifest)));
+        match mysql::read_manifest(store, &prefix).await {
+            Ok(manifest) => found.extend(manifest.map(|manifest| (prefix, manifest))),
+            Err(error) => broken.push(error.to_string()),
+        }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
+    Ok((found, broken))
 }
 
 /// Asks whoever sits there; nobody there has not agreed.

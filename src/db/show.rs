@@ -88,12 +88,7 @@ pub fn limits(manifest: &Manifest) -> String {
 }
 
 pub fn losses(losses: &[TableLoss]) -> String {
-    let line = |loss: &TableLoss| {
-        let TableLoss { table, inserted, changed, deleted, basis: _, untold } = loss;
-        let untold: String = untold.iter().map(|what| format!("; {what}")).collect();
-        format!("  {table}: {inserted} inserted, {changed} changed, {deleted} deleted{untold}")
-    };
-    losses.iter().map(line).collect::<Vec<_>>().join("\n")
+    losses.iter().map(|loss| format!("  {loss}")).collect::<Vec<_>>().join("\n")
 }
 
 pub fn table(points: &[(Path, Manifest)]) -> String {

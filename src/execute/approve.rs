@@ -53,17 +53,11 @@ async fn measure(task: &Task<'_>, risk: &Risk, now: Timestamp) -> Result<Loss, E
         Risk::Replacement { schema, since } => {
             loss.since = *since;
             for table in &mysql::loss(&database, schema).await? {
-                let mysql::TableLoss { table, inserted, changed, deleted, basis, untold } = table;
-                loss.inserted += inserted;
-                loss.changed += changed;
-                loss.deleted += deleted;
-                let basis = match basis {
-                    mysql::Basis::Key => "",
-                    mysql::Basis::Count => ", by number only",
-                };
-                let untold: String = untold.iter().map(|what| format!("; {what}")).collect();
-                loss.uncertain |= !untold.is_empty();
-                loss.details.push(format!("{table}: {inserted} inserted, {changed} changed, {deleted} deleted{basis}{untold}"));
+                loss.inserted += table.inserted;
+                loss.changed += table.changed;
+                loss.deleted += table.deleted;
+                loss.uncertain |= !table.untold.is_empty();
+                loss.details.push(table.to_string());
             }
         }
         Risk::Scripts { migrations } => {

@@ -1,7 +1,7 @@
 //! Taking a backup: one consistent snapshot of every base table into the object store.
 //!
 //! Writes nothing to the database. Idempotent by its manifest, which is written last: a complete backup is returned as it is, anything
-//! half-written is overwritten file by file.
+//! half-written is overwritten file by file, and what is left of it is removed.
 //!
 //! Several sessions see the same instant ([`super::views`]) and share the work range by range ([`super::chunk`]). A table's metadata lock
 //! is held only while a range of it is read, so DDL elsewhere does not queue up; DDL on a table between snapshot and reading is noticed
@@ -10,6 +10,7 @@
 //! Memory: each session holds one row, one portion of SQL and one of compressed bytes at a time, and what the store's client keeps of
 //! the file at hand; nothing grows with the table.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -24,10 +25,10 @@ use super::error::{Error, Result};
 use super::ident::{literal, quote};
 use super::inspect::{self, Table};
 use super::manifest::{self, Chunk, File, Manifest, read_manifest};
-use super::progress::Counter;
+use super::progress::{Counter, Part};
 use super::rows::{Shape, Writer};
-use super::store::Upload;
-use super::{definition, progress, views};
+use super::store::{Upload, sweep};
+use super::{definition, views};
 
 /// What a backup is called and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,9 @@ pub async fn capture(database: &Database, store: &Arc<dyn ObjectStore>, prefix: 
     }
     let mut session = database.locked().await?;
     let manifest = take(database, &mut session, store, prefix, what).await?;
+    // An earlier try that did not come to its end may have cut the tables in other places.
+    let names: BTreeSet<&str> = manifest.files().map(|file| file.name.as_str()).collect();
+    sweep(store, prefix, |name| names.contains(name)).await?;
     session.close().await;
     manifest.write(store, prefix).await
 }
@@ -81,21 +85,24 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
     let work = Arc::new(Work {
         schema: database.name().to_owned(),
         chunk: database.chunk(),
-        progress: database.listening().begin(progress::Part::Capture, inventory.tables.iter().map(|table| table.estimated_rows).sum()),
+        progress: database.listening().begin(Part::Capture, inventory.tables.iter().map(|table| table.estimated_rows).sum()),
         store: Arc::clone(store),
         prefix: prefix.clone(),
-        tables: inventory.tables.iter().cloned().zip(definitions).collect(),
     });
-    let jobs = Jobs::new((0..work.tables.len()).map(|table| Job { table, number: 1, after: None }));
-    let brings = Arc::clone(&jobs);
-    let read = crew::share(views.sessions, &jobs, move |session, job| Arc::clone(&work).chunk(session, job, Arc::clone(&brings)));
-    let (sessions, parts) = crew::beside(session, read).await?;
-    views::close(sessions).await;
+    let sources = inventory.tables.iter().cloned().zip(definitions).enumerate();
+    let jobs = sources.map(|(index, (table, expected))| Job {
+        source: Arc::new(Source { number: index + 1, table, expected }),
+        range: 1,
+        after: None,
+    });
+    let read = crew::share(views.sessions, jobs, move |session, job, jobs| Arc::clone(&work).range(session, job, jobs));
+    let (sessions, pieces) = crew::beside(session, read).await?;
+    crew::dismiss(sessions).await;
     let after = inspect::list(session, database.name()).await?.tables;
     if after.iter().map(|table| &table.name).ne(&names) {
         return Err(moved_set(&names, &after));
     }
-    let tables = gathered(&inventory.tables, parts);
+    let tables = gathered(&inventory.tables, pieces);
 
     // Sorts before the tables' files, so that one `zstd -dc *.sql.zst` restores everything in order.
     let name = "0000-schema.sql.zst".to_owned();
@@ -125,24 +132,33 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
     })
 }
 
+/// A table with its definition from before the snapshot.
+struct Source {
+    /// By name, from 1.
+    number: usize,
+    table: Table,
+    expected: String,
+}
+
 /// The rows of a table from a key on.
 struct Job {
-    table: usize,
-    /// Which part of the table this is, from 1.
-    number: usize,
+    source: Arc<Source>,
+    /// Which range of the table comes next, from 1.
+    range: usize,
     after: Option<Vec<String>>,
 }
 
 /// What came of one.
-struct Part {
-    table: usize,
+struct Piece {
+    source: Arc<Source>,
+    range: usize,
     definition: String,
     chunks: Vec<Chunk>,
     longest_statement: u64,
     longest_value: u64,
 }
 
-/// What all sessions work on.
+/// What all sessions need.
 struct Work {
     schema: String,
     /// Bytes of rows in a chunk.
@@ -150,46 +166,51 @@ struct Work {
     progress: Counter,
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    /// With their definitions from before the snapshot.
-    tables: Vec<(Table, String)>,
 }
 
 impl Work {
     /// One range of rows under its session's read view. The rest of the table becomes another job, for whoever is free.
-    async fn chunk(self: Arc<Self>, mut session: Session, job: Job, jobs: Arc<Jobs<Job>>) -> Result<(Session, Part)> {
-        let Some((table, expected)) = self.tables.get(job.table) else {
-            return Err(Error::Unreadable { doing: "back up".to_owned(), reason: "no such table".to_owned() });
-        };
+    async fn range(self: Arc<Self>, mut session: Session, job: Job, jobs: Arc<Jobs<Job>>) -> Result<(Session, Piece)> {
         session.run("mark the snapshot", "SAVEPOINT backout").await?;
-        let part = self.read(&mut session, &job, &jobs, table, expected).await.map_err(|error| moved(&table.name, error))?;
+        let name = job.source.table.name.clone();
+        let piece = self.read(&mut session, job, &jobs).await.map_err(|error| moved(&name, error))?;
         // Frees the table's metadata lock; the read view stays.
         session.run("free the table", "ROLLBACK TO SAVEPOINT backout").await?;
-        Ok((session, part))
+        Ok((session, piece))
     }
 
-    async fn read(&self, session: &mut Session, job: &Job, jobs: &Jobs<Job>, table: &Table, expected: &str) -> Result<Part> {
+    async fn read(&self, session: &mut Session, Job { source, range: number, after }: Job, jobs: &Jobs<Job>) -> Result<Piece> {
+        let Source { table, expected, .. } = &*source;
         let doing = format!("back up table {}", table.name);
         // Takes the metadata lock and fails if the table is younger than the snapshot.
         session.run(&doing, &format!("SELECT 1 FROM {} LIMIT 1", quote(&table.name))).await?;
         let definition = definition::of(session, &self.schema, &table.name).await?;
-        if definition::without_counter(&definition) != expected {
+        if definition::without_counter(&definition) != *expected {
             return Err(Error::Moved { table: table.name.clone() });
         }
 
         let key = Key::of(table);
-        let mut range = Range { after: job.after.clone(), upto: None };
-        if let Some(key) = &key {
-            range.upto = key.end(session, (&self.schema, table), job.after.as_ref(), self.chunk).await?;
-            if let Some(end) = range.upto.clone() {
-                jobs.push(Job { table: job.table, number: job.number + 1, after: Some(end) });
-            }
+        let range = match &key {
+            Some(key) => key.range(session, (&self.schema, table), after, self.chunk).await?,
+            None => Range::default(),
+        };
+        if range.upto.is_some() {
+            jobs.push(Job { source: Arc::clone(&source), range: number + 1, after: range.upto.clone() });
         }
 
         let shape = Shape::of(table);
-        let (select, width, places) = (shape.select(&range, key.as_ref()), shape.width(), key.as_ref().map(|key| shape.places(key)));
+        let (select, width) = (shape.select(&range, key.as_ref()), shape.width());
+        let key = key.map(|key| (shape.places(&key), key));
         let mut writer = Writer::new(shape);
-        let mut files = Files::new(self, job, range);
-        files.open()?;
+        let mut files = Files {
+            work: self,
+            stem: format!("{:04}-{number:06}", source.number),
+            range,
+            upload: None,
+            sum: TableSum::default(),
+            told: 0,
+            chunks: Vec::new(),
+        };
         let mut text = Vec::with_capacity(PORTION * 2);
         session.run(&doing, "SET character_set_results=NULL").await?;
         {
@@ -198,86 +219,83 @@ impl Work {
                 let values = (1..=width).map(|index| row.bytes(index)).collect::<Result<Vec<_>>>()?;
                 files.sum.add(row.count(width + 1)?);
                 writer.push(&values, &mut text);
-                if text.len() >= PORTION {
-                    self.progress.add(files.counted());
-                    files.write(&mut text).await?;
-                }
+                let long = if text.len() >= PORTION { files.write(&mut text).await? > LONGEST_FILE * self.chunk } else { false };
                 // Rows may be much longer than the server's average says.
-                if let (Some(key), Some(places)) = (&key, &places)
-                    && files.text_bytes > LONGEST_FILE * self.chunk
-                {
+                if let (Some((places, key)), true) = (&key, long) {
                     writer.finish(&mut text);
-                    self.progress.add(files.counted());
                     let end = key.literals(places.iter().map(|place| values.get(*place).copied().flatten()));
-                    files.next(&mut text, end).await?;
+                    files.cut(&mut text, end).await?;
                 }
             }
         }
         session.run(&doing, "SET character_set_results=utf8mb4").await?;
         writer.finish(&mut text);
-        self.progress.add(files.counted());
         files.end(&mut text).await?;
-        let (longest_statement, longest_value) = (writer.longest_statement, writer.longest_value);
-        Ok(Part { table: job.table, definition, chunks: files.chunks, longest_statement, longest_value })
+        let (chunks, Writer { longest_statement, longest_value, .. }) = (files.chunks, writer);
+        Ok(Piece { source, range: number, definition, chunks, longest_statement, longest_value })
     }
 }
 
-/// The files of one job: one, unless its rows are long.
+/// The files of one range: one, unless its rows are long.
 struct Files<'a> {
     work: &'a Work,
-    job: &'a Job,
+    /// What the names of all of them begin with.
+    stem: String,
+    /// Of the file at hand.
     range: Range,
-    upload: Option<(String, Upload)>,
+    upload: Option<Open>,
     sum: TableSum,
-    /// Rows of this file that were told already.
+    /// How many of its rows were told.
     told: u64,
-    text_bytes: u64,
     chunks: Vec<Chunk>,
 }
 
-impl<'a> Files<'a> {
-    fn new(work: &'a Work, job: &'a Job, range: Range) -> Self {
-        Self { work, job, range, upload: None, sum: TableSum::default(), told: 0, text_bytes: 0, chunks: Vec::new() }
-    }
+/// A file at hand.
+struct Open {
+    name: String,
+    upload: Upload,
+    text: u64,
+}
 
-    /// Rows since this was asked last.
-    fn counted(&mut self) -> u64 {
-        let new = self.sum.rows - self.told;
-        self.told = self.sum.rows;
-        new
-    }
-
-    fn open(&mut self) -> Result<()> {
-        let name = format!("{:04}-{:06}-{:04}.sql.zst", self.job.table + 1, self.job.number, self.chunks.len() + 1);
-        let upload = Upload::begin(&self.work.store, self.work.prefix.clone().join(name.as_str()))?;
-        self.upload = Some((name, upload));
-        Ok(())
-    }
-
-    async fn write(&mut self, text: &mut Vec<u8>) -> Result<()> {
-        let Some((_, upload)) = &mut self.upload else { return Ok(()) };
-        if self.text_bytes == 0 {
-            upload.write(format!("{SESSION};\n").as_bytes()).await?;
-        }
-        self.text_bytes += text.len() as u64;
-        upload.write(text).await?;
+impl Files<'_> {
+    /// Hands on what is there, and says how much the file at hand has.
+    async fn write(&mut self, text: &mut Vec<u8>) -> Result<u64> {
+        let open = self.open().await?;
+        open.text += text.len() as u64;
+        open.upload.write(text).await?;
+        let length = open.text;
         text.clear();
-        Ok(())
+        self.work.progress.add(self.sum.rows - self.told);
+        self.told = self.sum.rows;
+        Ok(length)
     }
 
-    /// Ends this file with the row whose key is `end`, and begins the next.
-    async fn next(&mut self, text: &mut Vec<u8>, end: Vec<String>) -> Result<()> {
-        let upto = self.range.upto.replace(end.clone());
+    async fn open(&mut self) -> Result<&mut Open> {
+        let open = match self.upload.take() {
+            Some(open) => open,
+            None => {
+                let name = format!("{}-{:04}.sql.zst", self.stem, self.chunks.len() + 1);
+                let mut upload = Upload::begin(&self.work.store, self.work.prefix.clone().join(name.as_str()))?;
+                upload.write(format!("{SESSION};\n").as_bytes()).await?;
+                Open { name, upload, text: 0 }
+            }
+        };
+        Ok(self.upload.insert(open))
+    }
+
+    /// Ends this file with the row whose key is `end`; what comes next goes into another.
+    async fn cut(&mut self, text: &mut Vec<u8>, end: Vec<String>) -> Result<()> {
+        let rest = Range { after: Some(end.clone()), upto: self.range.upto.replace(end) };
         self.end(text).await?;
-        self.range = Range { after: Some(end), upto };
-        self.open()
+        self.range = rest;
+        Ok(())
     }
 
     async fn end(&mut self, text: &mut Vec<u8>) -> Result<()> {
         self.write(text).await?;
-        let Some((name, upload)) = self.upload.take() else { return Ok(()) };
+        let Some(Open { name, upload, .. }) = self.upload.take() else { return Ok(()) };
         let written = upload.finish().await?;
-        (self.text_bytes, self.told) = (0, 0);
+        self.told = 0;
         self.chunks.push(Chunk {
             range: std::mem::take(&mut self.range),
             sum: std::mem::take(&mut self.sum),
@@ -287,28 +305,21 @@ impl<'a> Files<'a> {
     }
 }
 
-/// The parts of each table, in the order of its key.
-fn gathered(tables: &[Table], mut parts: Vec<Part>) -> Vec<manifest::Table> {
-    // The names of their files are in that order.
-    parts.sort_by(|a, b| a.chunks.first().map(|chunk| &chunk.file.name).cmp(&b.chunks.first().map(|chunk| &chunk.file.name)));
-    let gather = |(index, table): (usize, &Table)| {
-        let mut whole = manifest::Table {
+/// The tables, each with its chunks in the order of its key.
+fn gathered(tables: &[Table], mut pieces: Vec<Piece>) -> Vec<manifest::Table> {
+    pieces.sort_by_key(|piece| (piece.source.number, piece.range));
+    let gather = |table: &Table| {
+        let of_table: Vec<&Piece> = pieces.iter().filter(|piece| piece.source.table.name == table.name).collect();
+        manifest::Table {
             name: table.name.clone(),
-            definition: String::new(),
+            definition: of_table.first().map(|piece| piece.definition.clone()).unwrap_or_default(),
             key: table.key.clone(),
-            chunks: Vec::new(),
-            longest_statement: 0,
-            longest_value: 0,
-        };
-        for part in parts.iter().filter(|part| part.table == index) {
-            whole.definition.clone_from(&part.definition);
-            whole.chunks.extend(part.chunks.iter().cloned());
-            whole.longest_statement = whole.longest_statement.max(part.longest_statement);
-            whole.longest_value = whole.longest_value.max(part.longest_value);
+            chunks: of_table.iter().flat_map(|piece| piece.chunks.iter().cloned()).collect(),
+            longest_statement: of_table.iter().map(|piece| piece.longest_statement).max().unwrap_or(0),
+            longest_value: of_table.iter().map(|piece| piece.longest_value).max().unwrap_or(0),
         }
-        whole
     };
-    tables.iter().enumerate().map(gather).collect()
+    tables.iter().map(gather).collect()
 }
 
 /// What the server says when DDL came between: definition changed, no such table, no such column, no such index.

@@ -88,20 +88,20 @@ impl Key {
         format!(" ORDER BY {}", self.list(alias))
     }
 
-    /// Where the range that begins after `after` has to end to hold about `bytes` of stored rows, by the server's average for the table;
-    /// `None`: with the last row. Asked in the session's snapshot.
-    pub async fn end(
+    /// The range after `after` that holds about `bytes` of stored rows, by the server's average for the table. Without an end it is the
+    /// last one. Asked in the session's snapshot.
+    pub async fn range(
         &self,
         session: &mut Session,
         (schema, table): (&str, &Table),
-        after: Option<&Vec<String>>,
+        after: Option<Vec<String>>,
         bytes: u64,
-    ) -> Result<Option<Vec<String>>> {
+    ) -> Result<Range> {
+        let rest = Range { after, upto: None };
         if table.estimated_rows.saturating_mul(table.row_bytes) <= bytes {
-            return Ok(None);
+            return Ok(rest);
         }
         let rows = (bytes / table.row_bytes.max(1)).max(1);
-        let rest = Range { after: after.cloned(), upto: None };
         let sql = format!(
             "SELECT 0,{} FROM {} AS `t` FORCE INDEX (PRIMARY){}{} LIMIT {},1",
             self.list("t"),
@@ -114,9 +114,9 @@ impl Key {
         session.run(&doing, "SET character_set_results=NULL").await?;
         let found = session.rows_long(&doing, sql).await?;
         session.run(&doing, "SET character_set_results=utf8mb4").await?;
-        let Some(row) = found.first() else { return Ok(None) };
+        let Some(row) = found.first() else { return Ok(rest) };
         let values: Result<Vec<Option<&[u8]>>> = (1..=self.columns.len()).map(|index| row.bytes(index)).collect();
-        Ok(Some(self.literals(values?)))
+        Ok(Range { upto: Some(self.literals(values?)), ..rest })
     }
 }
 

@@ -27,7 +27,7 @@ struct List<J> {
 }
 
 impl<J> Jobs<J> {
-    pub fn new(jobs: impl IntoIterator<Item = J>) -> Arc<Self> {
+    fn new(jobs: impl IntoIterator<Item = J>) -> Arc<Self> {
         Arc::new(Self { list: Mutex::new(List { waiting: jobs.into_iter().collect(), at_work: 0 }), changed: Notify::new() })
     }
 
@@ -65,25 +65,26 @@ impl<J> Jobs<J> {
     }
 }
 
-/// Lets every session take jobs until none is left, and gives back the sessions and what the jobs came to, in no order. The first error
-/// ends all; sessions that were at work are gone then.
+/// Lets every session take jobs, of which each may bring further ones, until none is left. Gives back the sessions and what the jobs
+/// came to, in no order. The first error ends all; sessions that were at work are gone then.
 pub(super) async fn share<J, R, F>(
     sessions: Vec<Session>,
-    jobs: &Arc<Jobs<J>>,
-    work: impl Fn(Session, J) -> F + Clone + Send + 'static,
+    jobs: impl IntoIterator<Item = J>,
+    work: impl Fn(Session, J, Arc<Jobs<J>>) -> F + Clone + Send + 'static,
 ) -> Result<(Vec<Session>, Vec<R>)>
 where
     J: Send + 'static,
     R: Send + 'static,
     F: Future<Output = Result<(Session, R)>> + Send,
 {
+    let jobs = Jobs::new(jobs);
     let mut crew = JoinSet::new();
     for mut session in sessions {
-        let (jobs, work) = (Arc::clone(jobs), work.clone());
+        let (jobs, work) = (Arc::clone(&jobs), work.clone());
         crew.spawn(async move {
             let mut results = Vec::new();
             while let Some(job) = jobs.take().await {
-                let (back, result) = work(session, job).await?;
+                let (back, result) = work(session, job, Arc::clone(&jobs)).await?;
                 jobs.done();
                 session = back;
                 results.push(result);
@@ -99,6 +100,13 @@ where
         results.extend(done);
     }
     Ok((sessions, results))
+}
+
+/// Ends sessions whose work is done.
+pub(super) async fn dismiss(sessions: Vec<Session>) {
+    for session in sessions {
+        session.close().await;
+    }
 }
 
 /// Does `work`, which does not use `session`, and keeps that session from being ended meanwhile.

@@ -50,6 +50,8 @@ pub enum Error {
     Unreadable { doing: String, reason: String },
     #[error("backup store, {path}: {reason}")]
     Store { path: String, reason: String, class: Class },
+    #[error("what was asked for can't be written: {reason}")]
+    Output { reason: String },
     #[error("no complete backup at {prefix}: its manifest is missing")]
     NoBackup { prefix: String },
     #[error("the backup is corrupt at {path}: {reason}; restore from another backup point")]
@@ -116,6 +118,7 @@ impl Error {
             | Self::Outdated { .. }
             | Self::Refused { .. }
             | Self::Unreadable { .. }
+            | Self::Output { .. }
             | Self::NoBackup { .. }
             | Self::Corrupt { .. }
             | Self::TooLarge { .. }
@@ -143,6 +146,7 @@ impl Error {
             Self::TimedOut { .. } => "timed_out",
             Self::Unreadable { .. } => "unreadable",
             Self::Store { .. } => "store",
+            Self::Output { .. } => "output",
             Self::NoBackup { .. } => "no_backup",
             Self::Corrupt { .. } => "corrupt_backup",
             Self::Moved { .. } => "definition_changed",

@@ -7,19 +7,17 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::error::{Error, Result};
-use super::manifest::{Manifest, read_manifest};
-use super::store::Download;
+use super::manifest::{File, Manifest, read_manifest};
+use super::store::{Download, Unpacked};
 
 /// Reads every file of the backup at `prefix` and compares its digest.
 ///
 /// # Errors
 /// [`Error::NoBackup`]; [`Error::Corrupt`], naming the file.
 pub async fn verify(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Manifest> {
-    let manifest = manifest(store, prefix).await?;
+    let manifest = complete(store, prefix).await?;
     for file in manifest.files() {
-        let mut download = Download::begin(store, prefix.clone().join(file.name.as_str())).await?;
-        while download.portion().await?.is_some() {}
-        download.finish(&file.sha256)?;
+        whole(store, prefix, file).await?;
     }
     Ok(manifest)
 }
@@ -27,24 +25,26 @@ pub async fn verify(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Manif
 /// Writes the statements of all files in their order: definitions, then rows. Digests are compared file by file, as they are written.
 ///
 /// # Errors
-/// As [`verify`]; [`Error::Store`] when `out` can't be written to.
+/// As [`verify`]; [`Error::Output`] when `out` can't be written to.
 pub async fn export(store: &Arc<dyn ObjectStore>, prefix: &Path, out: &mut impl Write) -> Result<()> {
-    let manifest = manifest(store, prefix).await?;
-    for file in manifest.files() {
-        let path = prefix.clone().join(file.name.as_str());
-        let failed =
-            |error: std::io::Error| Error::Corrupt { path: path.to_string(), reason: format!("it can't be unpacked and written: {error}") };
-        let mut download = Download::begin(store, path.clone()).await?;
-        let mut decoder = zstd::stream::write::Decoder::new(&mut *out).map_err(failed)?;
-        while let Some(portion) = download.portion().await? {
-            decoder.write_all(&portion).map_err(failed)?;
+    for file in complete(store, prefix).await?.files() {
+        let mut unpacked = Unpacked::begin(store, prefix.clone().join(file.name.as_str())).await?;
+        while let Some(bytes) = unpacked.next().await? {
+            out.write_all(&bytes).map_err(|error| Error::Output { reason: error.to_string() })?;
         }
-        decoder.flush().map_err(failed)?;
-        download.finish(&file.sha256)?;
+        unpacked.finish(&file.sha256)?;
     }
-    Ok(())
+    out.flush().map_err(|error| Error::Output { reason: error.to_string() })
 }
 
-async fn manifest(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Manifest> {
+/// The manifest of a backup that is there.
+pub(super) async fn complete(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Manifest> {
     read_manifest(store, prefix).await?.ok_or_else(|| Error::NoBackup { prefix: prefix.to_string() })
+}
+
+/// Reads one file to its end and compares its digest.
+pub(super) async fn whole(store: &Arc<dyn ObjectStore>, prefix: &Path, file: &File) -> Result<()> {
+    let mut download = Download::begin(store, prefix.clone().join(file.name.as_str())).await?;
+    while download.portion().await?.is_some() {}
+    download.finish(&file.sha256)
 }

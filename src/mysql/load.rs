@@ -3,28 +3,20 @@
 //! Touches nothing live. Idempotent by the shadow's sign: a shadow that is complete for the same manifest is left as it is, and one that is
 //! half loaded for it goes on at the chunks that are not there. No row is executed before the digest of every file was compared.
 
-use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::beside::{self, Beside, Standing};
-use super::crew::{self, Jobs};
+use super::crew;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::quote;
-use super::manifest::{self, Chunk, File, Manifest, read_manifest};
+use super::manifest::{self, Chunk, Manifest};
 use super::progress::{Counter, Part};
-use super::store::Download;
-use super::{checksum, definition, grants, inspect, lock};
-
-/// Compressed bytes that are unpacked at once. What they become is held in memory, up to many thousand times as much.
-const SLICE: usize = 4 * 1024;
-
-/// While files are compared the server hears something this often. Together with one request to the store less than the server waits for.
-const SPEAK_EVERY: Duration = Duration::from_secs(30);
+use super::store::Unpacked;
+use super::{checksum, definition, files, grants, inspect, lock};
 
 /// What stands in the shadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +37,7 @@ pub struct Loaded {
 /// `{database}_backout_` or a schema that this engine did not make; [`Error::Mismatch`] when what was loaded is not the backup.
 pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Path, shadow: &str) -> Result<Loaded> {
     beside::check_name(database.name(), shadow)?;
-    let Some(manifest) = read_manifest(store, prefix).await? else {
-        return Err(Error::NoBackup { prefix: prefix.to_string() });
-    };
+    let manifest = files::complete(store, prefix).await?;
     let loaded = Loaded { tables: manifest.tables.len(), rows: manifest.rows(), digest: manifest.digest.clone() };
     let mut session = database.locked().await?;
     let there = beside::sign(&mut session, shadow).await?;
@@ -69,45 +59,51 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
     check_packets(&mut session, &manifest).await?;
     // Those of an operator that was killed: the server ends them once they have done what they were at.
     lock::alone(&mut session, database.name()).await?;
-    let work = Arc::new(Work { store: Arc::clone(store), prefix: prefix.clone(), shadow: shadow.to_owned(), manifest });
-    let mut helpers = helpers(database).await?;
+    let counter = database.listening().begin(Part::Verify, manifest.bytes());
+    for file in manifest.files() {
+        crew::beside(&mut session, files::whole(store, prefix, file)).await?;
+        counter.add(file.bytes);
+    }
 
-    let files = work.manifest.files().cloned().collect();
-    let counter = database.listening().begin(Part::Verify, work.manifest.bytes());
-    helpers = work.each(&mut session, helpers, files, counter, Work::verify).await?;
-    let begun = there.is_some_and(|sign| sign.digest == work.manifest.digest);
+    let begun = there.is_some_and(|sign| sign.digest == manifest.digest);
     let noted = if begun { beside::chunks(&mut session, shadow).await? } else { None };
     if noted.is_none() {
         beside::drop_schema(&mut session, shadow).await?;
-        work.create(&mut session).await?;
+        create(&mut session, shadow, &manifest).await?;
     }
     let noted = noted.unwrap_or_default();
-    let is_left = |place: &Place| work.at(*place).is_ok_and(|(_, chunk)| !noted.contains(&chunk.file.name));
-    let left: Vec<Place> = work.places().into_iter().filter(is_left).collect();
-    let rows = left.iter().filter_map(|place| Some(work.at(*place).ok()?.1.sum.rows)).sum();
-    let counter = database.listening().begin(Part::Load, rows);
+    let mut helpers = helpers(database).await?;
+    let work = Arc::new(Work { store: Arc::clone(store), prefix: prefix.clone(), shadow: shadow.to_owned() });
+    let chunks = manifest.tables.iter().flat_map(|table| table.chunks.iter().map(|chunk| (table.name.clone(), chunk.clone())));
+    let left: Vec<_> = chunks.filter(|(_, chunk)| !noted.contains(&chunk.file.name)).collect();
+    let counter = database.listening().begin(Part::Load, left.iter().map(|(_, chunk)| chunk.sum.rows).sum());
     helpers = work.each(&mut session, helpers, left, counter, Work::load).await?;
 
     let counter = database.listening().begin(Part::Compare, loaded.rows);
-    let compared = compare(&work, &mut session, helpers, counter).await;
+    let compared = compare(&work, &mut session, helpers, &manifest, counter).await;
     if let Err(Error::Mismatch { .. }) = &compared {
         // The next one begins anew.
         beside::forget_chunks(&mut session, shadow).await?;
     }
-    for helper in compared? {
-        helper.close().await;
-    }
-    beside::write_sign(&mut session, &work.sign(Standing::Complete)).await?;
+    crew::dismiss(compared?).await;
+    beside::write_sign(&mut session, &sign(shadow, &manifest, Standing::Complete)).await?;
     session.close().await;
     Ok(loaded)
 }
 
 /// Definitions, rows and checksums against the manifest.
-async fn compare(work: &Arc<Work>, session: &mut Session, helpers: Vec<Session>, counter: Counter) -> Result<Vec<Session>> {
-    let tables = work.definitions(session).await?;
-    let of_table = |place: Place| tables.get(place.table).map(|table| (table.clone(), place));
-    let jobs = work.places().into_iter().filter_map(of_table).collect();
-    work.each(session, helpers, jobs, counter, Work::compare).await
+async fn compare(
+    work: &Arc<Work>,
+    session: &mut Session,
+    helpers: Vec<Session>,
+    manifest: &Manifest,
+    counter: Counter,
+) -> Result<Vec<Session>> {
+    let tables = definitions(session, &work.shadow, manifest).await?.into_iter().map(Arc::new);
+    let of_table = |(table, expected): (Arc<inspect::Table>, &manifest::Table)| {
+        expected.chunks.iter().map(|chunk| (Arc::clone(&table), chunk.clone())).collect::<Vec<_>>()
+    };
+    work.each(session, helpers, tables.zip(&manifest.tables).flat_map(of_table).collect(), counter, Work::compare).await
 }
 
 /// Sessions that write for the one that holds the lock.
@@ -133,23 +129,59 @@ async fn check_packets(session: &mut Session, manifest: &Manifest) -> Result<()>
     Ok(())
 }
 
-/// What all sessions work on.
+fn sign(shadow: &str, Manifest { point, digest, .. }: &Manifest, state: Standing) -> Beside {
+    Beside { schema: shadow.to_owned(), state, point: point.clone(), digest: digest.clone() }
+}
+
+/// The schema with its sign and its empty tables.
+async fn create(session: &mut Session, shadow: &str, manifest: &Manifest) -> Result<()> {
+    let schema = quote(shadow);
+    let Manifest { charset, collation, tables, .. } = manifest;
+    let sql = format!("CREATE DATABASE {schema} CHARACTER SET {} COLLATE {}", quote(charset), quote(collation));
+    session.run("create the shadow schema", &sql).await?;
+    beside::write_sign(session, &sign(shadow, manifest, Standing::Loading)).await?;
+    session.run("enter the shadow schema", &format!("USE {schema}")).await?;
+    for table in tables {
+        session.run_long(&format!("create table {}", table.name), table.definition.clone()).await?;
+    }
+    beside::begin_chunks(session, shadow).await
+}
+
+/// The shadow's tables in the manifest's order, whose definitions are those of the manifest.
+async fn definitions(session: &mut Session, shadow: &str, manifest: &Manifest) -> Result<Vec<inspect::Table>> {
+    let mut found = beside::tables(session, shadow).await?;
+    for table in &found {
+        if manifest.tables.iter().all(|expected| expected.name != table.name) {
+            return Err(mismatch(shadow, &table.name, "the backup has no such table".to_owned()));
+        }
+    }
+    let mut tables = Vec::new();
+    for expected in &manifest.tables {
+        let Some(at) = found.iter().position(|table| table.name == expected.name) else {
+            return Err(mismatch(shadow, &expected.name, "it was not created".to_owned()));
+        };
+        let definition = definition::of(session, shadow, &expected.name).await?;
+        if definition::without_counter(&definition) != definition::without_counter(&expected.definition) {
+            return Err(mismatch(shadow, &expected.name, format!("its definition became {definition}")));
+        }
+        tables.push(found.swap_remove(at));
+    }
+    Ok(tables)
+}
+
+fn mismatch(shadow: &str, table: &str, reason: String) -> Error {
+    Error::Mismatch { schema: shadow.to_owned(), table: table.to_owned(), reason }
+}
+
+/// What all sessions need.
 struct Work {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     shadow: String,
-    manifest: Manifest,
-}
-
-/// A chunk by its place in the manifest.
-#[derive(Clone, Copy)]
-struct Place {
-    table: usize,
-    chunk: usize,
 }
 
 impl Work {
-    /// Lets the helpers do something with each of `jobs`, tells how much of it is done, and keeps the holder's session meanwhile.
+    /// Lets the helpers do something with each of `jobs`, tells how many rows that were, and keeps the holder's session meanwhile.
     async fn each<J: Send + 'static, F: Future<Output = Result<(Session, u64)>> + Send + 'static>(
         self: &Arc<Self>,
         holder: &mut Session,
@@ -159,130 +191,54 @@ impl Work {
         act: impl Fn(Arc<Self>, Session, J) -> F + Clone + Send + 'static,
     ) -> Result<Vec<Session>> {
         let (work, counter) = (Arc::clone(self), Arc::new(counter));
-        let shared = Jobs::new(jobs);
-        let done = crew::share(helpers, &shared, move |session, job| {
+        let done = crew::share(helpers, jobs, move |session, job, _| {
             let (done, counter) = (act(Arc::clone(&work), session, job), Arc::clone(&counter));
             async move {
-                let (session, count) = done.await?;
-                counter.add(count);
+                let (session, rows) = done.await?;
+                counter.add(rows);
                 Ok((session, ()))
             }
         });
         Ok(crew::beside(holder, done).await?.0)
     }
 
-    fn places(&self) -> Vec<Place> {
-        let tables = self.manifest.tables.iter().enumerate();
-        tables.flat_map(|(table, entry)| (0..entry.chunks.len()).map(move |chunk| Place { table, chunk })).collect()
-    }
-
-    fn at(&self, Place { table, chunk }: Place) -> Result<(&manifest::Table, &Chunk)> {
-        let found = self.manifest.tables.get(table).and_then(|table| Some((table, table.chunks.get(chunk)?)));
-        found.ok_or_else(|| Error::Unreadable { doing: "load".to_owned(), reason: "no such chunk".to_owned() })
-    }
-
-    fn sign(&self, state: Standing) -> Beside {
-        let Manifest { point, digest, .. } = &self.manifest;
-        Beside { schema: self.shadow.clone(), state, point: point.clone(), digest: digest.clone() }
-    }
-
-    /// Reads a whole file and compares its digest. Its session only waits.
-    async fn verify(self: Arc<Self>, mut session: Session, file: File) -> Result<(Session, u64)> {
-        let mut download = Download::begin(&self.store, self.prefix.clone().join(file.name.as_str())).await?;
-        let mut spoken = Instant::now();
-        while download.portion().await?.is_some() {
-            if spoken.elapsed() > SPEAK_EVERY {
-                session.run("keep the session", "DO 0").await?;
-                spoken = Instant::now();
-            }
-        }
-        download.finish(&file.sha256)?;
-        Ok((session, file.bytes))
-    }
-
-    /// The schema with its sign and its empty tables.
-    async fn create(&self, session: &mut Session) -> Result<()> {
-        let schema = quote(&self.shadow);
-        let Manifest { charset, collation, tables, .. } = &self.manifest;
-        let sql = format!("CREATE DATABASE {schema} CHARACTER SET {} COLLATE {}", quote(charset), quote(collation));
-        session.run("create the shadow schema", &sql).await?;
-        beside::write_sign(session, &self.sign(Standing::Loading)).await?;
-        session.run("enter the shadow schema", &format!("USE {schema}")).await?;
-        for table in tables {
-            session.run_long(&format!("create table {}", table.name), table.definition.clone()).await?;
-        }
-        beside::begin_chunks(session, &self.shadow).await
-    }
-
     /// Executes a chunk's file line by line, in one transaction with the note that it is there.
-    async fn load(self: Arc<Self>, mut session: Session, place: Place) -> Result<(Session, u64)> {
-        let (table, Chunk { file, sum, .. }) = self.at(place)?;
-        let doing = format!("load table {}", table.name);
+    async fn load(self: Arc<Self>, mut session: Session, (table, Chunk { file, sum, .. }): (String, Chunk)) -> Result<(Session, u64)> {
+        let doing = format!("load table {table}");
         let path = self.prefix.clone().join(file.name.as_str());
-        let corrupt = |reason: String| Error::Corrupt { path: path.to_string(), reason };
-        let mut download = Download::begin(&self.store, path.clone()).await?;
-        let mut decoder = zstd::stream::write::Decoder::new(Vec::new()).map_err(|error| corrupt(error.to_string()))?;
+        let mut unpacked = Unpacked::begin(&self.store, path.clone()).await?;
         let mut lines = Lines::default();
         session.run(&doing, &format!("USE {}", quote(&self.shadow))).await?;
         session.run(&doing, "START TRANSACTION").await?;
-        while let Some(portion) = download.portion().await? {
-            for slice in portion.chunks(SLICE) {
-                decoder.write_all(slice).map_err(|error| corrupt(error.to_string()))?;
-                lines.push(&std::mem::take(decoder.get_mut()));
-                execute(&mut session, &doing, &mut lines, &path).await?;
-            }
+        while let Some(bytes) = unpacked.next().await? {
+            lines.push(&bytes);
+            execute(&mut session, &doing, &mut lines, &path).await?;
         }
-        decoder.flush().map_err(|error| corrupt(error.to_string()))?;
-        lines.push(&std::mem::take(decoder.get_mut()));
-        execute(&mut session, &doing, &mut lines, &path).await?;
         // Compared before; again, because the file could have been replaced meanwhile.
-        download.finish(&file.sha256)?;
+        unpacked.finish(&file.sha256)?;
         if !lines.rest.is_empty() {
-            return Err(corrupt("its last line is not complete".to_owned()));
+            return Err(Error::Corrupt { path: path.to_string(), reason: "its last line is not complete".to_owned() });
         }
         session.run(&doing, &beside::chunk_noted(&self.shadow, &file.name)).await?;
         session.run_long(&doing, "COMMIT".to_owned()).await?;
         Ok((session, sum.rows))
     }
 
-    /// The shadow's tables, whose definitions are those of the manifest.
-    async fn definitions(&self, session: &mut Session) -> Result<Vec<inspect::Table>> {
-        let mut found = beside::tables(session, &self.shadow).await?;
-        for table in &found {
-            if self.manifest.tables.iter().all(|expected| expected.name != table.name) {
-                return Err(self.mismatch(&table.name, "the backup has no such table".to_owned()));
-            }
-        }
-        let mut tables = Vec::new();
-        for expected in &self.manifest.tables {
-            let Some(at) = found.iter().position(|table| table.name == expected.name) else {
-                return Err(self.mismatch(&expected.name, "it was not created".to_owned()));
-            };
-            let definition = definition::of(session, &self.shadow, &expected.name).await?;
-            if definition::without_counter(&definition) != definition::without_counter(&expected.definition) {
-                return Err(self.mismatch(&expected.name, format!("its definition became {definition}")));
-            }
-            tables.push(found.swap_remove(at));
-        }
-        Ok(tables)
-    }
-
     /// A chunk's rows and checksum against the manifest.
-    async fn compare(self: Arc<Self>, mut session: Session, (found, place): (inspect::Table, Place)) -> Result<(Session, u64)> {
-        let (table, Chunk { range, sum: expected, .. }) = self.at(place)?;
-        let sum = checksum::sum_of(&mut session, &self.shadow, &found, range).await?;
+    async fn compare(
+        self: Arc<Self>,
+        mut session: Session,
+        (table, Chunk { range, sum: expected, .. }): (Arc<inspect::Table>, Chunk),
+    ) -> Result<(Session, u64)> {
+        let sum = checksum::sum_of(&mut session, &self.shadow, &table, &range).await?;
         let part = range.condition(&table.key, &table.name).map(|rows| format!(" where {rows}")).unwrap_or_default();
         if sum.rows != expected.rows {
-            return Err(self.mismatch(&table.name, format!("{} rows{part} instead of {}", sum.rows, expected.rows)));
+            return Err(mismatch(&self.shadow, &table.name, format!("{} rows{part} instead of {}", sum.rows, expected.rows)));
         }
-        if sum != *expected {
-            return Err(self.mismatch(&table.name, format!("as many rows{part}, but other values")));
+        if sum != expected {
+            return Err(mismatch(&self.shadow, &table.name, format!("as many rows{part}, but other values")));
         }
         Ok((session, sum.rows))
-    }
-
-    fn mismatch(&self, table: &str, reason: String) -> Error {
-        Error::Mismatch { schema: self.shadow.clone(), table: table.to_owned(), reason }
     }
 }
 

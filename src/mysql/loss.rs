@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::beside;
 use super::bookkeeping::is_own;
@@ -18,7 +21,7 @@ use super::rows::{self, Encoding};
 use super::views;
 
 /// The difference of one table, as seen from the backup point: what happened since.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TableLoss {
     pub table: String,
     /// Rows that only the live table has: a cut-over moves them aside.
@@ -33,6 +36,10 @@ pub struct TableLoss {
 }
 
 impl TableLoss {
+    fn none(table: &str) -> Self {
+        Self { table: table.to_owned(), inserted: 0, changed: 0, deleted: 0, basis: Basis::Key, untold: Vec::new() }
+    }
+
     fn is_none(&self) -> bool {
         let Self { table: _, inserted, changed, deleted, basis: _, untold } = self;
         *inserted == 0 && *changed == 0 && *deleted == 0 && untold.is_empty()
@@ -47,8 +54,17 @@ impl TableLoss {
     }
 }
 
+impl fmt::Display for TableLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, inserted, changed, deleted, basis, untold } = self;
+        let basis = if *basis == Basis::Count { ", by number only" } else { "" };
+        write!(f, "{table}: {inserted} inserted, {changed} changed, {deleted} deleted{basis}")?;
+        untold.iter().try_for_each(|what| write!(f, "; {what}"))
+    }
+}
+
 /// How the rows were told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Basis {
     /// By primary key.
     Key,
@@ -76,15 +92,14 @@ pub async fn loss(database: &Database, shadow: &str) -> Result<Vec<TableLoss>> {
     let mut pairs: Vec<Pair> = Vec::new();
     for table in live {
         let other = replacement.iter().position(|other| other.name == table.name).map(|at| replacement.swap_remove(at));
-        pairs.push(Pair::Live(table, other));
+        pairs.push(other.map_or_else(|| Pair::Leaving(table.clone()), |other| Pair::Twins(table.clone(), other)));
     }
     pairs.extend(replacement.into_iter().map(Pair::Returning));
-    let comparison = Arc::new(Comparison { live: database.name().to_owned(), shadow: shadow.to_owned(), chunk: database.chunk(), pairs });
-    let jobs = Jobs::new((0..comparison.pairs.len()).map(|pair| Job { pair, after: None }));
-    let (compared, brings) = (Arc::clone(&comparison), Arc::clone(&jobs));
-    let counted = crew::share(views.sessions, &jobs, move |session, job| Arc::clone(&compared).part(session, job, Arc::clone(&brings)));
+    let schemas = Arc::new(Schemas { live: database.name().to_owned(), shadow: shadow.to_owned(), chunk: database.chunk() });
+    let jobs = pairs.into_iter().map(|pair| Job { pair: Arc::new(pair), after: None });
+    let counted = crew::share(views.sessions, jobs, move |session, job, jobs| Arc::clone(&schemas).part(session, job, jobs));
     let (sessions, parts) = counted.await?;
-    views::close(sessions).await;
+    crew::dismiss(sessions).await;
 
     let mut losses: BTreeMap<String, TableLoss> = BTreeMap::new();
     for part in parts.into_iter().filter(|part| !part.is_none()) {
@@ -96,53 +111,52 @@ pub async fn loss(database: &Database, shadow: &str) -> Result<Vec<TableLoss>> {
     Ok(losses.into_values().collect())
 }
 
-/// A table of the live schema with what would replace it, or one that only the shadow has.
+/// What becomes of a table.
 enum Pair {
-    Live(Table, Option<Table>),
+    /// Only the live schema has it.
+    Leaving(Table),
+    /// Only the shadow has it.
     Returning(Table),
+    Twins(Table, Table),
 }
 
 /// A pair, or what of it comes after a key.
 struct Job {
-    pair: usize,
+    pair: Arc<Pair>,
     after: Option<Vec<String>>,
 }
 
-struct Comparison {
+/// Where the tables are.
+struct Schemas {
     live: String,
     shadow: String,
+    /// Bytes of rows that are compared at once.
     chunk: u64,
-    pairs: Vec<Pair>,
 }
 
-impl Comparison {
+impl Schemas {
     /// One range of one table, or the whole table. The rest of it becomes another job.
-    async fn part(self: Arc<Self>, mut session: Session, job: Job, jobs: Arc<Jobs<Job>>) -> Result<(Session, TableLoss)> {
-        let whole = |table: &str, inserted, deleted| TableLoss {
-            table: table.to_owned(),
-            inserted,
-            changed: 0,
-            deleted,
-            basis: Basis::Key,
-            untold: Vec::new(),
-        };
-        let loss = match self.pairs.get(job.pair) {
-            None => return Err(Error::Unreadable { doing: "compare".to_owned(), reason: "no such table".to_owned() }),
-            Some(Pair::Returning(table)) => whole(&table.name, 0, count(&mut session, &self.shadow, &table.name).await?),
-            Some(Pair::Live(table, None)) => whole(&table.name, count(&mut session, &self.live, &table.name).await?, 0),
-            Some(Pair::Live(table, Some(other))) => {
-                let twins = Twins::of(&self, table, other);
-                if !twins.have_the_same_key() {
-                    by_number(&mut session, &self.live, &self.shadow, table, other).await?
-                } else {
-                    let mut range = Range { after: job.after.clone(), upto: None };
-                    if let Some(key) = Key::of(table).filter(|_| twins.sort_alike()) {
-                        range.upto = key.end(&mut session, (&self.live, table), job.after.as_ref(), self.chunk).await?;
-                        if let Some(end) = range.upto.clone() {
-                            jobs.push(Job { pair: job.pair, after: Some(end) });
-                        }
+    async fn part(self: Arc<Self>, mut session: Session, Job { pair, after }: Job, jobs: Arc<Jobs<Job>>) -> Result<(Session, TableLoss)> {
+        let loss = match &*pair {
+            Pair::Leaving(table) => {
+                TableLoss { inserted: count(&mut session, &self.live, &table.name).await?, ..TableLoss::none(&table.name) }
+            }
+            Pair::Returning(table) => {
+                TableLoss { deleted: count(&mut session, &self.shadow, &table.name).await?, ..TableLoss::none(&table.name) }
+            }
+            Pair::Twins(table, other) => {
+                let twins = Twins { schemas: &self, table, other, comparable: common(table, other) };
+                if twins.have_the_same_key() {
+                    let range = match Key::of(table).filter(|_| twins.sort_alike()) {
+                        Some(key) => key.range(&mut session, (&self.live, table), after, self.chunk).await?,
+                        None => Range::default(),
+                    };
+                    if range.upto.is_some() {
+                        jobs.push(Job { pair: Arc::clone(&pair), after: range.upto.clone() });
                     }
                     twins.compare(&mut session, &range).await?
+                } else {
+                    by_number(&mut session, &self.live, &self.shadow, table, other).await?
                 }
             }
         };
@@ -152,17 +166,13 @@ impl Comparison {
 
 /// A table and what would replace it.
 struct Twins<'a> {
-    in_schemas: &'a Comparison,
+    schemas: &'a Schemas,
     table: &'a Table,
     other: &'a Table,
     comparable: Vec<(&'a str, Encoding)>,
 }
 
-impl<'a> Twins<'a> {
-    fn of(in_schemas: &'a Comparison, table: &'a Table, other: &'a Table) -> Self {
-        Self { in_schemas, table, other, comparable: common(table, other) }
-    }
-
+impl Twins<'_> {
     fn has(&self, name: &str) -> bool {
         self.comparable.iter().any(|(column, _)| *column == name)
     }
@@ -184,7 +194,7 @@ impl<'a> Twins<'a> {
     /// Row by row only where the sums are not the same: most of most tables does not change.
     async fn compare(&self, session: &mut Session, range: &Range) -> Result<TableLoss> {
         let Self { table, other, .. } = self;
-        let mut loss = TableLoss { table: table.name.clone(), inserted: 0, changed: 0, deleted: 0, basis: Basis::Key, untold: Vec::new() };
+        let mut loss = TableLoss::none(&table.name);
         let mut filled_ones = Vec::new();
         for column in table.columns.iter().filter(|column| column.content == Content::Given && !self.has(&column.name)) {
             if other.columns.iter().any(|twin| twin.name == column.name) {
@@ -193,14 +203,21 @@ impl<'a> Twins<'a> {
                 filled_ones.push(filled(column));
             }
         }
-        if self.sums(session, range, &filled_ones).await? {
-            return Ok(loss);
-        }
-
-        let (l, s) = (qualified(&self.in_schemas.live, &table.name), qualified(&self.in_schemas.shadow, &table.name));
+        let digest = |alias: &str| rows::digest(self.comparable.iter().copied(), alias);
+        let here = checksum::sum_by(session, &self.schemas.live, table, range, &digest("t")).await?;
+        let there = checksum::sum_by(session, &self.schemas.shadow, other, range, &digest("t")).await?;
+        let (l, s) = (qualified(&self.schemas.live, &table.name), qualified(&self.schemas.shadow, &table.name));
         let on = table.key.iter().map(|column| format!("l.{0} = s.{0}", quote(column))).collect::<Vec<_>>().join(" AND ");
         let first = table.key.first().map(|column| quote(column)).unwrap_or_default();
         let within = |alias: &str| range.condition(&table.key, alias).map(|rows| format!(" AND {rows}")).unwrap_or_default();
+        if here == there {
+            // What both can hold is the same: left is what only the live table can.
+            if !filled_ones.is_empty() {
+                let changed = format!("SELECT COUNT(*) FROM {l} AS l WHERE ({}){}", filled_ones.join(" OR "), within("l"));
+                loss.changed = ask(session, &table.name, changed).await?;
+            }
+            return Ok(loss);
+        }
         let only = |left: &str, here: &str, right: &str, there: &str| {
             format!(
                 "SELECT COUNT(*) FROM {left} AS {here} LEFT JOIN {right} AS {there} ON {on} WHERE {there}.{first} IS NULL{}",
@@ -209,36 +226,10 @@ impl<'a> Twins<'a> {
         };
         loss.inserted = ask(session, &table.name, only(&l, "l", &s, "s")).await?;
         loss.deleted = ask(session, &table.name, only(&s, "s", &l, "l")).await?;
-        let digest = |alias: &str| rows::digest(self.comparable.iter().copied(), alias);
         let differs: Vec<String> = std::iter::once(format!("{} <> {}", digest("l"), digest("s"))).chain(filled_ones).collect();
         let changed = format!("SELECT COUNT(*) FROM {l} AS l JOIN {s} AS s ON {on} WHERE ({}){}", differs.join(" OR "), within("l"));
         loss.changed = ask(session, &table.name, changed).await?;
         Ok(loss)
-    }
-
-    /// Whether both have the same rows there, and nothing that only the live table can hold.
-    async fn sums(&self, session: &mut Session, range: &Range, filled: &[String]) -> Result<bool> {
-        let crc = |alias: &str| format!("CRC32({})", rows::digest(self.comparable.iter().copied(), alias));
-        let filled = if filled.is_empty() { "0".to_owned() } else { format!("COALESCE(SUM({}), 0)", filled.join(" OR ")) };
-        let sum = |schema: &str, alias: &str, filled: &str| {
-            format!(
-                "SELECT COUNT(*), COALESCE(SUM({0} * {0}), 0), {filled} FROM {1} AS {alias} FORCE INDEX (PRIMARY){2}",
-                crc(alias),
-                qualified(schema, &self.table.name),
-                range.clause(&self.table.key, alias)
-            )
-        };
-        let here = sums(session, &self.table.name, sum(&self.in_schemas.live, "l", &filled)).await?;
-        let there = sums(session, &self.table.name, sum(&self.in_schemas.shadow, "s", "0")).await?;
-        Ok(here == there)
-    }
-}
-
-async fn sums(session: &mut Session, table: &str, sql: String) -> Result<[String; 3]> {
-    let doing = format!("compare table {table} with its replacement");
-    match session.rows_long(&doing, sql).await?.first() {
-        Some(row) => Ok([row.string(0)?, row.string(1)?, row.string(2)?]),
-        None => Err(Error::Unreadable { doing, reason: "no row".to_owned() }),
     }
 }
 
@@ -253,14 +244,13 @@ fn filled(column: &Column) -> String {
 
 /// Without a key that says which row is which.
 async fn by_number(session: &mut Session, live: &str, shadow: &str, table: &Table, other: &Table) -> Result<TableLoss> {
-    let name = table.name.clone();
     let given = |table: &Table| table.columns.iter().filter(|column| column.content == Content::Given).count();
     let alike = [given(table), given(other)].iter().all(|columns| *columns == common(table, other).len());
     let (here, there) = (checksum::sum(session, live, table).await?, checksum::sum(session, shadow, other).await?);
     let untold =
         if alike && here == there { Vec::new() } else { vec!["without a common key, rows that changed can't be counted".to_owned()] };
     let (inserted, deleted) = (here.rows.saturating_sub(there.rows), there.rows.saturating_sub(here.rows));
-    Ok(TableLoss { table: name, inserted, changed: 0, deleted, basis: Basis::Count, untold })
+    Ok(TableLoss { inserted, deleted, basis: Basis::Count, untold, ..TableLoss::none(&table.name) })
 }
 
 /// The columns that both tables store in a form that can be compared.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::beside;
+use super::beside::{self, Beside, Standing};
 use super::endpoint::Database;
 use super::error::{Error, Result};
 use super::ident::qualified;
@@ -21,23 +21,39 @@ pub struct Rehearsal {
     pub took: Duration,
 }
 
-/// Loads the backup at `prefix` into `scratch`, compares every chunk, lets the server check every table, and drops the schema.
+/// Loads the backup at `prefix` into `scratch`, compares every chunk, lets the server check every table, and drops the schema. What an
+/// earlier rehearsal left there is dropped first, so that the time is that of all of it.
 ///
 /// # Errors
-/// As [`load`]; [`Error::Mismatch`] also for a table that the server finds fault with. The schema is dropped in any case that this
-/// session lives through.
+/// As [`load`]; [`Error::Mismatch`] also for a table that the server finds fault with; [`Error::Schema`] for a schema that holds what a
+/// cut-over replaced. After another error than these something may be left in the schema.
 pub async fn rehearse(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Path, scratch: &str) -> Result<Rehearsal> {
+    make_room(database, scratch).await?;
     let begun = Instant::now();
     let loaded = load(database, store, prefix, scratch).await;
     let took = begun.elapsed();
     let checked = match loaded {
-        Ok(loaded) => check(database, scratch).await.map(|()| loaded),
+        Ok(loaded) => check(database, scratch).await.map(|()| Rehearsal { tables: loaded.tables, rows: loaded.rows, took }),
         Err(error) => Err(error),
     };
-    // What is not dropped now would be taken for loaded the next time.
-    beside::discard(database, scratch).await?;
-    let loaded = checked?;
-    Ok(Rehearsal { tables: loaded.tables, rows: loaded.rows, took })
+    if matches!(checked, Ok(_) | Err(Error::Mismatch { .. })) {
+        beside::discard(database, scratch).await?;
+    }
+    checked
+}
+
+async fn make_room(database: &Database, scratch: &str) -> Result<()> {
+    beside::check_name(database.name(), scratch)?;
+    let mut session = database.session().await?;
+    let there = beside::sign(&mut session, scratch).await?;
+    session.close().await;
+    match there {
+        Some(Beside { state: Standing::Aside, .. }) => {
+            let reason = "it holds what a cut-over replaced; choose another name".to_owned();
+            Err(Error::Schema { schema: scratch.to_owned(), reason })
+        }
+        Some(_) | None => beside::discard(database, scratch).await,
+    }
 }
 
 async fn check(database: &Database, schema: &str) -> Result<()> {

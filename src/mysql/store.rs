@@ -128,12 +128,68 @@ impl Download {
 
     /// Compares what was read with what should have been.
     pub fn finish(self, sha256: &str) -> Result<()> {
-        let found = hex::encode(self.hash.finalize());
+        let Self { path, hash, .. } = self;
+        let found = hex::encode(hash.finalize());
         if found == sha256 {
             return Ok(());
         }
-        Err(Error::Corrupt { path: self.path.to_string(), reason: format!("its sha256 is {found}, the manifest says {sha256}") })
+        Err(Error::Corrupt { path: path.to_string(), reason: format!("its sha256 is {found}, the manifest says {sha256}") })
     }
+
+    fn corrupt(&self, reason: String) -> Error {
+        Error::Corrupt { path: self.path.to_string(), reason }
+    }
+}
+
+/// The same, unpacked.
+pub(super) struct Unpacked {
+    download: Download,
+    decoder: zstd::stream::write::Decoder<'static, Vec<u8>>,
+    /// Compressed bytes that were read and not yet unpacked.
+    left: bytes_of::Bytes,
+}
+
+/// Compressed bytes that are unpacked at once. What they become is held in memory, up to many thousand times as much.
+const SLICE: usize = 4 * 1024;
+
+impl Unpacked {
+    pub async fn begin(store: &Arc<dyn ObjectStore>, path: Path) -> Result<Self> {
+        let download = Download::begin(store, path).await?;
+        let decoder = zstd::stream::write::Decoder::new(Vec::new()).map_err(|error| download.corrupt(error.to_string()))?;
+        Ok(Self { download, decoder, left: bytes_of::Bytes::new() })
+    }
+
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.left.is_empty()
+            && let Some(portion) = self.download.portion().await?
+        {
+            self.left = portion;
+        }
+        let slice = self.left.split_to(self.left.len().min(SLICE));
+        let unpacked = if slice.is_empty() { self.decoder.flush() } else { self.decoder.write_all(&slice) };
+        unpacked.map_err(|error| self.download.corrupt(error.to_string()))?;
+        let bytes = std::mem::take(self.decoder.get_mut());
+        Ok(if slice.is_empty() && bytes.is_empty() { None } else { Some(bytes) })
+    }
+
+    pub fn finish(self, sha256: &str) -> Result<()> {
+        self.download.finish(sha256)
+    }
+}
+
+/// What the names of all files of a backup but its manifest end with.
+const ENDING: &str = ".sql.zst";
+
+/// Removes files of a backup right below `prefix` that `is_ours` does not know: what an earlier try left, and what whoever restores by
+/// hand would run. Nothing else is touched, and nothing in folders below.
+pub(super) async fn sweep(store: &Arc<dyn ObjectStore>, prefix: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
+    for file in within(prefix, store.list_with_delimiter(Some(prefix))).await?.objects {
+        if file.location.filename().is_some_and(|name| name.ends_with(ENDING) && !is_ours(name)) {
+            within(&file.location, store.delete(&file.location)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn io<T>(path: &Path, work: impl Future<Output = std::io::Result<T>>) -> Result<T> {

@@ -68,13 +68,6 @@ pub(super) async fn open(database: &Database, wanted: usize) -> Result<Views> {
     Ok(Views { sessions, agreement, taken_at, position })
 }
 
-/// Ends the transactions.
-pub(super) async fn close(sessions: Vec<Session>) {
-    for session in sessions {
-        session.close().await;
-    }
-}
-
 async fn begin(sessions: &mut [Session]) -> Result<()> {
     for session in &mut *sessions {
         // One from an earlier try may be open, and its characteristics can't be changed.

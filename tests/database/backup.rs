@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backout::error::Class;
-use backout::mysql::{Agreement, Chunk, Error, Kind, Standing, capture, checksum, discard, inspect, load, read_manifest};
+use backout::mysql::{Agreement, Chunk, Error, Kind, Standing, capture, checksum, discard, inspect, load, read_manifest, rehearse, swap};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -57,6 +57,13 @@ async fn linked_tables_are_consistent_while_others_write() {
     {
         let database = account.with_connections(4).with_chunk(8 * 1024);
         let (prefix, shadow) = (Path::from(point), bed.beside(point));
+        // Where the views were not of one instant at once, they begin again: often enough to be seen here.
+        for number in 0..8 {
+            let further = format!("{point}-{number}");
+            let database = database.clone().with_connections(12);
+            let manifest = capture(&database, &bed.store, &Path::from(further.as_str()), &what(&further)).await;
+            assert_eq!(manifest.expect("the backup succeeds").agreement, agreement);
+        }
         let manifest = capture(&database, &bed.store, &prefix, &what(point)).await.expect("the backup succeeds");
         load(&database, &bed.store, &prefix, &shadow).await.expect("the backup loads");
         assert!(manifest.rows() > 2000);
@@ -117,7 +124,7 @@ async fn a_load_that_was_interrupted_goes_on_at_the_chunks_that_are_missing() {
 
     // A session that an earlier load left may still be at work.
     discard(&database, &shadow).await.expect("it can be dropped");
-    assert_eq!(ask(&mut root, &format!("SELECT GET_LOCK('backout:{}#1', 0)", bed.name)).await, "1");
+    assert_eq!(ask(&mut root, &format!("SELECT GET_LOCK('backout-helper-1:{}', 0)", bed.name)).await, "1");
     let refused = load(&database, &bed.store, &prefix, &shadow).await;
     assert!(matches!(&refused, Err(Error::Busy { .. })), "{refused:?}");
 }
@@ -145,8 +152,18 @@ async fn a_large_table_becomes_several_files_also_where_its_rows_are_longer_than
 #[tokio::test]
 async fn a_complete_backup_is_returned_and_a_half_written_one_is_overwritten() {
     let bed = Bed::new(ORDERS).await;
-    bed.store.put(&Path::from("p1/0001-000001-0001.sql.zst"), PutPayload::from_static(b"half")).await.expect("the store takes it");
+    let beside = ["p1/notes.txt", "p1/another/0001-000001-0001.sql.zst"].map(Path::from);
+    for file in &beside {
+        bed.store.put(file, PutPayload::from_static(b"not of this backup")).await.expect("the store takes it");
+    }
+    for half in ["p1/0001-000001-0001.sql.zst", "p1/0001-000009-0001.sql.zst"] {
+        bed.store.put(&Path::from(half), PutPayload::from_static(b"half")).await.expect("the store takes it");
+    }
     let first = bed.capture("p1").await;
+    // Whoever restores by hand runs every file that is there.
+    let there: Vec<_> = bed.store.list(None).map_ok(|file| file.location).try_collect().await.expect("the store lists");
+    assert_eq!(there.len(), first.files().count() + 1 + beside.len(), "and the manifest: {there:?}");
+    assert!(beside.iter().all(|file| there.contains(file)), "{there:?}");
     run(&mut bed.root().await, "DELETE FROM orders").await;
     assert_eq!(bed.capture("p1").await, first);
     let other = capture(&bed.database(), &bed.store, &Path::from("p1"), &what("p2")).await;
@@ -380,4 +397,25 @@ async fn a_backup_can_be_restored_by_hand() {
     for table in &manifest.tables {
         assert_eq!(checksum(&bed.database(), &hand, &table.name).await.expect("the table can be summed"), table.sum());
     }
+}
+
+#[tokio::test]
+async fn a_rehearsal_takes_the_whole_time_and_leaves_nothing() {
+    let bed = Bed::new(ORDERS).await;
+    bed.capture("p1").await;
+    let (database, prefix, scratch) = (bed.database(), Path::from("p1"), bed.beside("scratch"));
+    // Left by one that was killed: it is not taken for what is to be measured.
+    load(&database, &bed.store, &prefix, &scratch).await.expect("the backup loads");
+    let mut root = bed.root().await;
+    run(&mut root, &format!("CREATE TABLE `{scratch}`.witness (id INT)")).await;
+    let rehearsal = rehearse(&database, &bed.store, &prefix, &scratch).await.expect("it can be restored");
+    assert_eq!((rehearsal.tables, rehearsal.rows), (2, 2000));
+    assert_eq!(inspect(&database).await.expect("the database can be read").beside, []);
+
+    // What a cut-over replaced is nobody's scratch schema.
+    load(&database, &bed.store, &prefix, &bed.beside("shadow")).await.expect("the backup loads");
+    swap(&database, &bed.swap("p1")).await.expect("it swaps");
+    let refused = rehearse(&database, &bed.store, &prefix, &bed.beside("aside")).await;
+    assert!(matches!(&refused, Err(Error::Schema { .. })), "{refused:?}");
+    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM `{}`.orders", bed.beside("aside"))).await, "2000");
 }

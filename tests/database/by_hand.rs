@@ -79,6 +79,14 @@ async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
     db(&["discard", undone["aside"].as_str().expect("it names what it keeps")]);
     assert_eq!(ask(&mut root, &beside).await, "0");
 
+    // A point that can't be read does not hide the others.
+    std::fs::create_dir(store.join("broken")).expect("it can be made");
+    std::fs::write(store.join("broken/manifest.json"), "{}").expect("it can be written");
+    let output = self::db(&bed, store, &["list"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("before "), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("broken/manifest.json"), "{output:?}");
+
     let message = refused(&bed, store, &["rehearse", "after"]);
     assert!(message.contains("no complete backup at after"), "{message}");
     let secret = variable("BED_MYSQL_PASSWORD");
