@@ -54,7 +54,9 @@ async fn capture(server: &Server, table: &mut Table, runs: usize) {
             let place = fresh(&folder, tool.name);
             let done = (tool.run)(server, &place);
             took.add(done.took.as_secs_f64());
-            memory.add(done.memory as f64 / 1_048_576.0);
+            if tool.alone {
+                memory.add(done.memory as f64 / 1_048_576.0);
+            }
             size = measure::size(&place);
             say(&format!("capture {} {run}: {:.2} s", tool.name, done.took.as_secs_f64()));
         }
@@ -83,13 +85,15 @@ async fn load(server: &Server, table: &mut Table, runs: usize) {
             server.run("DROP DATABASE IF EXISTS restored").await;
             let done = (tool.run)(server, &folder.join(tool.name));
             took.add(done.took.as_secs_f64());
-            memory.add(done.memory as f64 / 1_048_576.0);
+            if tool.alone {
+                memory.add(done.memory as f64 / 1_048_576.0);
+            }
             say(&format!("load {} {run}: {:.2} s", tool.name, done.took.as_secs_f64()));
-            if !tool.compares {
+            if !tool.alone {
                 wrong = data::differences(server, "restored").await;
             }
         }
-        let wrong = if tool.compares { "0 (compared by it)".to_owned() } else { wrong.to_string() };
+        let wrong = if tool.alone { "0 (compared by it)".to_owned() } else { wrong.to_string() };
         table.row("load", tool.name, &[("wall", &took.to_string()), ("memory", &memory.to_string()), ("rows with other values", &wrong)]);
         server.run("DROP DATABASE IF EXISTS restored").await;
     }

@@ -10,20 +10,21 @@ use super::{
 pub struct Tool {
     pub name: &'static str,
     pub run: fn(&Server, &Path) -> Done,
-    /// Whether it compares what it loaded with what was backed up, in the time that is measured.
-    pub compares: bool,
+    /// The engine itself: one process, whose memory is its own and not a shell's, and which compares what it loaded with what was backed
+    /// up in the time that is measured.
+    pub alone: bool,
 }
 
 pub const CAPTURES: [Tool; 3] = [
-    Tool { name: "backout", run: backout_capture, compares: false },
-    Tool { name: "mysqldump", run: mysqldump, compares: false },
-    Tool { name: "mydumper", run: mydumper, compares: false },
+    Tool { name: "backout", run: backout_capture, alone: true },
+    Tool { name: "mysqldump", run: mysqldump, alone: false },
+    Tool { name: "mydumper", run: mydumper, alone: false },
 ];
 
 pub const LOADS: [Tool; 3] = [
-    Tool { name: "backout", run: backout_load, compares: true },
-    Tool { name: "mysqldump", run: mysql, compares: false },
-    Tool { name: "mydumper", run: myloader, compares: false },
+    Tool { name: "backout", run: backout_load, alone: true },
+    Tool { name: "mysqldump", run: mysql, alone: false },
+    Tool { name: "mydumper", run: myloader, alone: false },
 ];
 
 /// Says at the beginning what is missing at the end.
