@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::crew;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::literal;
@@ -55,9 +56,7 @@ pub(super) async fn open(database: &Database, wanted: usize) -> Result<Views> {
     } else if equal(&mut sessions).await? {
         Agreement::EqualPositions
     } else {
-        for session in sessions.drain(1..) {
-            session.close().await;
-        }
+        crew::dismiss(sessions.drain(1..).collect()).await;
         begin(&mut sessions).await?;
         Agreement::OneSession
     };
@@ -101,22 +100,35 @@ async fn staged(database: &Database, sessions: &mut [Session]) -> Result<Option<
     gtid.map_or(Ok(Some(None)), |row| row.text(0).map(|gtid| Some(gtid.filter(|gtid| !gtid.is_empty()))))
 }
 
-/// Without a lock. `false` where the server tells no positions, or where they never were the same.
-async fn equal(sessions: &mut [Session]) -> Result<bool> {
+/// Without a lock. `false` where the server tells no positions, or where no two views were the same. On a server that is written to
+/// flat out those that are not like most of the others in the last try are given up.
+async fn equal(sessions: &mut Vec<Session>) -> Result<bool> {
+    let mut found = Vec::new();
     for _ in 0..TRIES {
         begin(sessions).await?;
-        let mut found = Vec::new();
+        found.clear();
         for session in &mut *sessions {
-            found.push(binlog(session).await?);
+            let Some(position) = binlog(session).await? else { return Ok(false) };
+            found.push(position);
         }
-        match found.split_first() {
-            Some((Some(first), rest)) if rest.iter().all(|other| other.as_ref() == Some(first)) => return Ok(true),
-            Some((Some(_), _)) => {}
-            Some((None, _)) | None => return Ok(false),
+        if found.iter().all(|position| Some(position) == found.first()) {
+            return Ok(true);
         }
     }
-    Ok(false)
+    let alike = |position: &Binlog| found.iter().filter(|other| *other == position).count();
+    let Some(most) = found.iter().max_by_key(|position| alike(position)) else { return Ok(false) };
+    let (mut kept, mut others) = (Vec::new(), Vec::new());
+    for (session, position) in sessions.drain(..).zip(&found) {
+        if position == most { kept.push(session) } else { others.push(session) }
+    }
+    crew::dismiss(others).await;
+    let agree = kept.len() > 1;
+    *sessions = kept;
+    Ok(agree)
 }
+
+/// File and offset.
+type Binlog = (String, u64);
 
 async fn clock(session: &mut Session) -> Result<String> {
     match session.row("read the server's clock", "SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')").await? {
@@ -126,7 +138,7 @@ async fn clock(session: &mut Session) -> Result<String> {
 }
 
 /// File and offset of the binary log that belong to this transaction's view: no lock is needed for it.
-async fn binlog(session: &mut Session) -> Result<Option<(String, u64)>> {
+async fn binlog(session: &mut Session) -> Result<Option<Binlog>> {
     let (mut file, mut offset) = (String::new(), 0);
     for row in session.rows("read the binary log's position", "SHOW STATUS LIKE 'binlog_snapshot_%'").await? {
         let value = row.text(1)?.unwrap_or_default();
