@@ -17,7 +17,8 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header::CONNECTION},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -123,10 +124,12 @@ impl IntoResponse for Answer {
     }
 }
 
-/// The endpoint. `releases` is the controller's watch cache.
+/// The endpoint. Each message has a connection to itself: one that was kept would come to the end of its time, and with it whatever is
+/// being sent on it then. `releases` is the controller's watch cache.
 pub fn router(client: Client, releases: Store<DeserializeGuard<Release>>, access: Access, metrics: Metrics) -> Router {
     let inner = Inner { client, releases, access, metrics, doors: Mutex::default() };
-    Router::new().route("/webhook/{namespace}/{name}", post(receive)).with_state(Webhooks(Arc::new(inner)))
+    let router = Router::new().route("/webhook/{namespace}/{name}", post(receive)).with_state(Webhooks(Arc::new(inner)));
+    router.layer(map_response(|response: Response| async { ([(CONNECTION, "close")], response) }))
 }
 
 async fn receive(

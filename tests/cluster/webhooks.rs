@@ -69,6 +69,8 @@ async fn a_push_is_deployed_when_the_git_server_tells_of_it_and_not_before() {
     assert_eq!(server.tells(&path, "push", TOKEN, &" ".repeat(2 * 1024 * 1024)).await.0, 413);
     let read = server.http.get(format!("{}/{path}", server.base)).send().await.expect("the operator answers");
     assert_eq!(read.status().as_u16(), 405);
+    // Connections end after a time, and a message that is sent on one just then would be lost.
+    assert_eq!(read.headers().get("connection").and_then(|value| value.to_str().ok()), Some("close"));
     assert_eq!(requested(&place).await, None, "none of these is a reason to look");
 
     assert_eq!(server.tells(&path, "push", TOKEN, PUSH).await.0, 202);
