@@ -71,11 +71,31 @@ async fn apply() {
     volumes.patch("backout-data", &PatchParams::apply("test"), &Patch::Apply(&volume)).await.expect("the volume can be made");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/manifests")]);
     kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/approved-by.yaml")]);
+    policies_are_in_force().await;
     let deployments: Api<Deployment> = Api::namespaced(client, "backout-system");
     timeout(Duration::from_secs(60), await_condition(deployments, "backout", is_deployment_completed()))
         .await
         .unwrap_or_else(|_| panic!("the operator did not come up:\n{}", kubectl(&["-n", "backout-system", "get", "pods", "-o", "wide"])))
         .expect("the operator's Deployment can be watched");
+}
+
+/// What a policy is about is refused until the API server has discovered the new kinds, which it looks for every now and then.
+async fn policies_are_in_force() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("release.json");
+    let release = json!({
+        "apiVersion": "backout.dev/v1alpha1",
+        "kind": "Release",
+        "metadata": {"name": "nobodys", "namespace": "default", "annotations": {"backout.dev/approve": "sha256:0"}},
+        "spec": {},
+    });
+    std::fs::write(&file, release.to_string()).expect("files can be written");
+    super::bed::eventually("the policies can be judged", Duration::from_secs(90), async || {
+        let tried = attempt(&["create", "--dry-run=server", "-f", &file.display().to_string()]);
+        let unknown = tried.is_err_and(|refusal| refusal.contains("ServiceUnavailable"));
+        (!unknown).then_some(())
+    })
+    .await;
 }
 
 /// Runs kubectl against the bed and returns what it prints.
