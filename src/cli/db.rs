@@ -70,8 +70,8 @@ pub struct Server {
     /// mysql://user@host:3306/schema
     #[arg(long, env = "BACKOUT_DB_URL")]
     pub url: Url,
-    /// File with the password; its last line break does not count.
-    #[arg(long, env = "BACKOUT_DB_PASSWORD_FILE", conflicts_with = "password")]
+    /// File with the password, which counts before BACKOUT_DB_PASSWORD; its last line break does not count.
+    #[arg(long, env = "BACKOUT_DB_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
     // Not shown: an argument can be read by every process of the machine, so that it belongs into the environment.
     #[arg(long, env = "BACKOUT_DB_PASSWORD", hide = true, hide_env_values = true)]

@@ -32,6 +32,12 @@ impl Call {
     pub async fn capture(&self, database: &Database, point: Option<String>) -> Result<()> {
         let point = point.unwrap_or_else(|| format!("{}-{}", database.name(), jiff::Timestamp::now().strftime("%Y%m%dt%H%M%Sz")));
         let prefix = path(&point)?;
+        if let Some(there) = mysql::read_manifest(&self.store, &prefix).await.map_err(told)? {
+            return Err(format!(
+                "backup point {point} is there already, of {} as of {}: choose another name",
+                there.database, there.taken_at
+            ));
+        }
         let what = Capture { point: point.clone(), operation: names::operation(BY_HAND, now()), release: 0 };
         let begun = Instant::now();
         let manifest = mysql::capture(database, &self.store, &prefix, &what).await.map_err(told)?;

@@ -20,7 +20,7 @@ pub enum Error {
     Unreachable { host: String, port: u16, reason: String },
     #[error("no trusted TLS connection to {host}:{port}: {reason}; check the tls mode, the CA and the server's certificate")]
     Untrusted { host: String, port: u16, reason: String },
-    #[error("{host}:{port} refused the credentials of user {user}: check user name and password in the secret")]
+    #[error("{host}:{port} refused the credentials of user {user}: check user name and password")]
     AccessDenied { host: String, port: u16, user: String },
     #[error("database {database} does not exist on {host}: create it or correct the name")]
     UnknownDatabase { database: String, host: String },

@@ -87,6 +87,12 @@ async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("before "), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("broken/manifest.json"), "{output:?}");
 
+    // Nobody is left to think that a new one was taken.
+    let message = refused(&bed, store, &["capture", "before"]);
+    assert!(message.contains("before is there already"), "{message}");
+    let message = refused(&bed, store, &["capture", "another", "--password-file", "/nowhere"]);
+    assert!(message.contains("/nowhere: No such file"), "{message}");
+
     let message = refused(&bed, store, &["rehearse", "after"]);
     assert!(message.contains("no complete backup at after"), "{message}");
     let secret = variable("BED_MYSQL_PASSWORD");
