@@ -37,7 +37,7 @@ async fn main() {
         table.begin(rows);
         data::fill(&server, rows).await;
         capture(&server, &mut table, runs).await;
-        load(&server, &mut table, runs).await;
+        load(&server, &mut table, rows, runs).await;
         cut_over(&server, &mut table, runs).await;
     }
     table.begin(40);
@@ -77,7 +77,7 @@ async fn capture(server: &Server, table: &mut Table, runs: usize) {
 }
 
 /// Restores of those backups into another schema; what was restored is compared with the source, value by value.
-async fn load(server: &Server, table: &mut Table, runs: usize) {
+async fn load(server: &Server, table: &mut Table, rows: u64, runs: usize) {
     let folder = server.folder("dumps");
     for tool in tools::LOADS {
         let (mut took, mut memory, mut wrong) = (Figure::seconds(), Figure::mebibytes(), 0);
@@ -90,7 +90,7 @@ async fn load(server: &Server, table: &mut Table, runs: usize) {
             }
             say(&format!("load {} {run}: {:.2} s", tool.name, done.took.as_secs_f64()));
             if !tool.alone {
-                wrong = data::differences(server, "restored").await;
+                wrong = data::differences(server, "restored", rows).await;
             }
         }
         let wrong = if tool.alone { "0 (compared by it)".to_owned() } else { wrong.to_string() };
