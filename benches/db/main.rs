@@ -28,12 +28,12 @@ async fn main() {
         return;
     }
     tools::check();
-    let numbers = env::var("ROWS").unwrap_or_else(|_| "1000000 5000000".to_owned());
-    let runs = env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
+    let sizes = numbers("ROWS", "1000000 5000000");
+    let [runs] = numbers("RUNS", "3")[..] else { panic!("RUNS is one number") };
+    let runs = usize::try_from(runs).expect("nobody waits for as many");
     let server = Server::start().await;
     let mut table = Table::default();
-    for rows in numbers.split_whitespace() {
-        let rows: u64 = rows.parse().expect("ROWS are numbers");
+    for rows in sizes {
         table.begin(rows);
         data::fill(&server, rows).await;
         capture(&server, &mut table, runs).await;
@@ -43,6 +43,16 @@ async fn main() {
     table.begin(40);
     long_rows(&server, &mut table).await;
     table.print(runs, &server.version().await);
+}
+
+/// Positive whole numbers from the environment. A wrong one ends the benchmark before it has begun.
+fn numbers(name: &str, default: &str) -> Vec<u64> {
+    let text = env::var(name).unwrap_or_else(|_| default.to_owned());
+    let number = |word: &str| word.parse().ok().filter(|number| *number > 0);
+    let found: Option<Vec<u64>> = text.split_whitespace().map(number).collect();
+    found
+        .filter(|found| !found.is_empty())
+        .unwrap_or_else(|| panic!("{name}={text:?}: give whole numbers from 1, as in {name}=\"{default}\""))
 }
 
 /// Backups of the same data, first alone, then while others write.
