@@ -4,15 +4,20 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, qualified, quote};
-use super::inspect;
+use super::{inspect, swap};
 
 /// The sign's table. It is not part of the backed-up and swapped set.
 pub(super) const SIGN: &str = "_backout_beside";
 /// Which chunks of the backup are in a shadow, each written in one transaction with its rows. Not part of that set either.
 const CHUNKS: &str = "_backout_chunks";
+/// What belongs to a schema and is no table, each as JSON by a name. Not part of it either.
+const NOTES: &str = "_backout_notes";
 /// The server's limit for a schema's name, in characters.
 const NAME_LIMIT: usize = 64;
 
@@ -55,6 +60,8 @@ impl Standing {
 pub async fn discard(database: &Database, schema: &str) -> Result<()> {
     check_name(database.name(), schema)?;
     let mut session = database.locked().await?;
+    // Some of it may be in the live schema.
+    swap::settle(&mut session, database).await?;
     drop_schema(&mut session, schema).await?;
     session.close().await;
     Ok(())
@@ -95,13 +102,7 @@ pub(super) async fn sign(session: &mut Session, schema: &str) -> Result<Option<B
 }
 
 async fn has_sign(session: &mut Session, schema: &str) -> Result<bool> {
-    has_table(session, schema, SIGN).await
-}
-
-async fn has_table(session: &mut Session, schema: &str, name: &str) -> Result<bool> {
-    let sql =
-        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(name));
-    Ok(session.row("look for a table of the engine's own", &sql).await?.is_some())
+    inspect::has_table(session, schema, SIGN).await
 }
 
 async fn read(session: &mut Session, schema: &str) -> Result<Option<Beside>> {
@@ -149,11 +150,70 @@ pub(super) fn chunk_noted(schema: &str, file: &str) -> String {
 
 /// The chunks that are in a shadow, by their files; `None` where it was not made as far as that.
 pub(super) async fn chunks(session: &mut Session, schema: &str) -> Result<Option<BTreeSet<String>>> {
-    if !has_table(session, schema, CHUNKS).await? {
+    if !inspect::has_table(session, schema, CHUNKS).await? {
         return Ok(None);
     }
     let rows = session.rows("read the list of chunks", &format!("SELECT file FROM {}", qualified(schema, CHUNKS))).await?;
     rows.iter().map(|row| row.string(0)).collect::<Result<_>>().map(Some)
+}
+
+/// What is kept of a schema beside its tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Note {
+    /// The stored objects that belong to its tables.
+    Objects,
+    /// The tables that a cut-over moves in more than one step.
+    Passing,
+}
+
+impl Note {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Objects => "objects",
+            Self::Passing => "passing",
+        }
+    }
+}
+
+/// Keeps `content` in a schema, in place of what was kept there under that name.
+pub(super) async fn keep(session: &mut Session, schema: &str, note: Note, content: &impl Serialize) -> Result<()> {
+    let table = qualified(schema, NOTES);
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (name VARCHAR(16) NOT NULL PRIMARY KEY, content LONGTEXT NOT NULL) \
+         ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+    );
+    session.run("create the schema's notes", &sql).await?;
+    let content = serde_json::to_string(content)
+        .map_err(|error| Error::Unreadable { doing: "write the schema's notes".to_owned(), reason: error.to_string() })?;
+    let sql = format!("REPLACE INTO {table} VALUES ({}, {})", literal(note.word()), literal(&content));
+    session.run("write the schema's notes", &sql).await.map(drop)
+}
+
+/// What was kept; `None` if nothing was.
+pub(super) async fn kept<T: DeserializeOwned>(session: &mut Session, schema: &str, note: Note) -> Result<Option<T>> {
+    const DOING: &str = "read the schema's notes";
+    if !inspect::has_table(session, schema, NOTES).await? {
+        return Ok(None);
+    }
+    let sql = format!("SELECT content FROM {} WHERE name = {}", qualified(schema, NOTES), literal(note.word()));
+    let Some(row) = session.row(DOING, &sql).await? else { return Ok(None) };
+    serde_json::from_str(&row.string(0)?)
+        .map(Some)
+        .map_err(|error| Error::Unreadable { doing: DOING.to_owned(), reason: error.to_string() })
+}
+
+/// Keeps it no longer.
+pub(super) async fn forget(session: &mut Session, schema: &str, note: Note) -> Result<()> {
+    let sql = format!("DELETE FROM {} WHERE name = {}", qualified(schema, NOTES), literal(note.word()));
+    session.run("delete the schema's notes", &sql).await.map(drop)
+}
+
+/// All schemas beside `database` of which something is kept.
+pub(super) async fn noted(session: &mut Session, database: &str) -> Result<Vec<String>> {
+    let sql = format!("SELECT TABLE_SCHEMA FROM information_schema.TABLES WHERE TABLE_NAME = {}", literal(NOTES));
+    let rows = session.rows("list the schemas beside the live one", &sql).await?;
+    let schemas = rows.iter().map(|row| row.string(0)).collect::<Result<Vec<_>>>()?;
+    Ok(schemas.into_iter().filter(|schema| check_name(database, schema).is_ok()).collect())
 }
 
 /// Whether the server has this schema.
@@ -165,18 +225,22 @@ pub(super) async fn exists(session: &mut Session, schema: &str) -> Result<bool> 
 /// The schema's tables without the sign.
 pub(super) async fn tables(session: &mut Session, schema: &str) -> Result<Vec<inspect::Table>> {
     let mut tables = inspect::list(session, schema).await?.tables;
-    tables.retain(|table| table.name != SIGN && table.name != CHUNKS);
+    tables.retain(|table| !is_ours(&table.name));
     Ok(tables)
 }
 
-/// Drops a schema whose name was checked, if this engine made it or it is empty.
+fn is_ours(table: &str) -> bool {
+    matches!(table, SIGN | CHUNKS | NOTES)
+}
+
+/// Drops a schema whose name was checked, if this engine made it or nothing else is in it.
 pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<()> {
     if !exists(session, schema).await? {
         return Ok(());
     }
     let listing = inspect::list(session, schema).await?;
     let signed = has_sign(session, schema).await?;
-    if !listing.unsupported.is_empty() || (!signed && !listing.tables.is_empty()) {
+    if !listing.unsupported.is_empty() || (!signed && listing.tables.iter().any(|table| !is_ours(&table.name))) {
         let reason = "it holds objects that Backout did not put there; look at it and drop it by hand".to_owned();
         return Err(Error::Schema { schema: schema.to_owned(), reason });
     }

@@ -8,7 +8,8 @@ use super::endpoint::Session;
 use super::error::Result;
 use super::ident::{literal, qualified};
 use super::owner::OWNER;
-use super::{definition, lock};
+use super::stored::PASSING;
+use super::{definition, inspect, lock};
 
 /// One row for each migration that is applied or under way.
 pub const MIGRATIONS: &str = "_backout_migrations";
@@ -17,7 +18,7 @@ pub const MARKER: &str = "_backout";
 
 /// Whether a table is the engine's own: not part of what users would lose, and no part of their schema.
 pub(super) fn is_own(table: &str) -> bool {
-    matches!(table, MIGRATIONS | MARKER | OWNER)
+    matches!(table, MIGRATIONS | MARKER | OWNER) || table.starts_with(PASSING)
 }
 
 /// Which backup point, by which operation, for which release. Written into the shadow before the cut-over, so whether the cut-over
@@ -121,6 +122,9 @@ pub(super) async fn write_marker(session: &mut Session, schema: &str, marker: &M
 
 /// The marker in `schema`, whose table must exist.
 pub(super) async fn marker(session: &mut Session, schema: &str) -> Result<Option<Marker>> {
+    if !inspect::has_table(session, schema, MARKER).await? {
+        return Ok(None);
+    }
     let sql = format!("SELECT point, operation, `release` FROM {} WHERE id = 1", qualified(schema, MARKER));
     match session.row("read the marker", &sql).await? {
         Some(row) => Ok(Some(Marker { point: row.string(0)?, operation: row.string(1)?, release: row.count(2)? })),

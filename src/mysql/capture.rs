@@ -28,7 +28,8 @@ use super::manifest::{self, Chunk, File, Manifest, read_manifest};
 use super::progress::{Counter, Part};
 use super::rows::{Shape, Writer};
 use super::store::{Upload, sweep};
-use super::{definition, views};
+use super::stored::{self, StoredObject};
+use super::{definition, swap, views};
 
 /// What a backup is called and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,7 @@ pub async fn capture(database: &Database, store: &Arc<dyn ObjectStore>, prefix: 
         return Err(Error::Corrupt { path: prefix.to_string(), reason });
     }
     let mut session = database.locked().await?;
+    swap::settle(&mut session, database).await?;
     let manifest = take(database, &mut session, store, prefix, what).await?;
     // An earlier try that did not come to its end may have cut the tables in other places.
     let names: BTreeSet<&str> = manifest.files().map(|file| file.name.as_str()).collect();
@@ -76,6 +78,7 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
         definitions.push(definition::without_counter(&definition::of(session, database.name(), name).await?));
     }
     let inventory = inspect::look_strictly(database, session).await?;
+    let objects = stored::read(session, database.name()).await?;
     if inventory.tables.iter().map(|table| &table.name).ne(&names) {
         return Err(moved_set(&names, &inventory.tables));
     }
@@ -102,14 +105,20 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
     if after.iter().map(|table| &table.name).ne(&names) {
         return Err(moved_set(&names, &after));
     }
+    let objects_after = stored::read(session, database.name()).await?;
+    if objects_after != objects {
+        return Err(Error::Moved { what: changed(&objects, &objects_after) });
+    }
     let tables = gathered(&inventory.tables, pieces);
 
     // Sorts before the tables' files, so that one `zstd -dc *.sql.zst` restores everything in order.
-    let name = "0000-schema.sql.zst".to_owned();
-    let mut upload = Upload::begin(store, prefix.clone().join(name.as_str()))?;
     let definitions: String = tables.iter().map(|table| format!("{};\n", table.definition)).collect();
-    upload.write(format!("{SESSION};\n{definitions}").as_bytes()).await?;
-    let written = upload.finish().await?;
+    let schema = write(store, prefix, "0000-schema.sql.zst", &format!("{SESSION};\n{definitions}")).await?;
+    // And this one after them: triggers must not fire for rows that are restored.
+    let stored = match objects.as_slice() {
+        [] => None,
+        objects => Some(write(store, prefix, "objects.sql.zst", &stored::script(objects)).await?),
+    };
     let mut migrations: Vec<u64> = inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).collect();
     migrations.sort_unstable();
     Ok(Manifest {
@@ -127,9 +136,18 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
         agreement: views.agreement,
         schema_version: migrations.last().copied(),
         migrations: Some(migrations),
-        schema: File { name, bytes: written.size, sha256: written.sha256 },
+        schema,
         tables,
+        stored,
+        objects,
     })
+}
+
+async fn write(store: &Arc<dyn ObjectStore>, prefix: &Path, name: &str, text: &str) -> Result<File> {
+    let mut upload = Upload::begin(store, prefix.clone().join(name))?;
+    upload.write(text.as_bytes()).await?;
+    let written = upload.finish().await?;
+    Ok(File { name: name.to_owned(), bytes: written.size, sha256: written.sha256 })
 }
 
 /// A table with its definition from before the snapshot.
@@ -186,7 +204,7 @@ impl Work {
         session.run(&doing, &format!("SELECT 1 FROM {} LIMIT 1", quote(&table.name))).await?;
         let definition = definition::of(session, &self.schema, &table.name).await?;
         if definition::without_counter(&definition) != *expected {
-            return Err(Error::Moved { table: table.name.clone() });
+            return Err(Error::Moved { what: format!("table {}", table.name) });
         }
 
         let key = Key::of(table);
@@ -325,7 +343,7 @@ fn gathered(tables: &[Table], mut pieces: Vec<Piece>) -> Vec<manifest::Table> {
 /// What the server says when DDL came between: definition changed, no such table, no such column, no such index.
 fn moved(table: &str, error: Error) -> Error {
     match error.code() {
-        Some(1412 | 1146 | 1054 | 1176) => Error::Moved { table: table.to_owned() },
+        Some(1412 | 1146 | 1054 | 1176) => Error::Moved { what: format!("table {table}") },
         _ => error,
     }
 }
@@ -333,7 +351,14 @@ fn moved(table: &str, error: Error) -> Error {
 fn moved_set(before: &[String], after: &[Table]) -> Error {
     let gone = before.iter().find(|name| after.iter().all(|table| table.name != **name));
     let new = after.iter().map(|table| &table.name).find(|name| !before.contains(name));
-    Error::Moved { table: gone.or(new).cloned().unwrap_or_default() }
+    Error::Moved { what: format!("table {}", gone.or(new).cloned().unwrap_or_default()) }
+}
+
+/// The first object that is not as it was.
+fn changed(before: &[StoredObject], after: &[StoredObject]) -> String {
+    let other =
+        |these: &[StoredObject], those: &[StoredObject]| these.iter().find(|object| !those.contains(object)).map(ToString::to_string);
+    other(before, after).or_else(|| other(after, before)).unwrap_or_else(|| "the order of triggers".to_owned())
 }
 
 async fn defaults(session: &mut Session, schema: &str) -> Result<(String, String)> {

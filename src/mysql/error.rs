@@ -9,7 +9,7 @@ use crate::error::Class;
 
 use super::inspect::Unsupported;
 use super::owner::Owner;
-use super::swap::Blocker;
+use super::unblocked::Blocker;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -56,12 +56,14 @@ pub enum Error {
     NoBackup { prefix: String },
     #[error("the backup is corrupt at {path}: {reason}; restore from another backup point")]
     Corrupt { path: String, reason: String },
-    #[error("table {table} changed its definition or vanished while it was read; it is read again")]
-    Moved { table: String },
+    #[error("{what} changed its definition or vanished while it was read; it is read again")]
+    Moved { what: String },
     #[error("table {table}: {bytes} bytes exceed max_allowed_packet ({limit}) of the server; raise it to at least {bytes}")]
     TooLarge { table: String, bytes: u64, limit: u64 },
     #[error("table {table} in {schema} is not what the backup holds: {reason}; nothing live was touched")]
     Mismatch { schema: String, table: String, reason: String },
+    #[error("{object} has the definer {definer}, an account that does not exist: create it; every use of the object would fail")]
+    Definer { object: String, definer: String },
     #[error("schema {schema} can't be used here: {reason}")]
     Schema { schema: String, reason: String },
     #[error("the cut-over of {database} is blocked since {waited:?} ({attempts} attempts), nothing was changed; {}", blamed(blockers))]
@@ -123,6 +125,7 @@ impl Error {
             | Self::Corrupt { .. }
             | Self::TooLarge { .. }
             | Self::Mismatch { .. }
+            | Self::Definer { .. }
             | Self::Schema { .. }
             | Self::MigrationRefused { .. }
             | Self::MigrationChanged { .. } => Class::Permanent,
@@ -152,6 +155,7 @@ impl Error {
             Self::Moved { .. } => "definition_changed",
             Self::TooLarge { .. } => "too_large",
             Self::Mismatch { .. } => "mismatch",
+            Self::Definer { .. } => "definer_missing",
             Self::Schema { .. } => "schema_refused",
             Self::SwapBlocked { .. } => "swap_blocked",
             Self::MigrationRefused { .. } => "migration_refused",

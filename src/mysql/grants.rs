@@ -6,35 +6,89 @@
 
 use std::collections::BTreeSet;
 
-use super::endpoint::Session;
+use super::endpoint::{Database, Session};
 use super::error::Result;
 use super::ident::grant_pattern;
+use super::stored::{Made, StoredKind};
 
 /// On the live schema. TRIGGER, EVENT and EXECUTE are there to see triggers, events and routines at all: what can't be seen can't be refused.
 const LIVE: [&str; 12] =
     ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "REFERENCES", "INDEX", "ALTER", "EXECUTE", "EVENT", "TRIGGER"];
 /// On shadow and aside schemas.
 const BESIDE: [&str; 9] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "REFERENCES", "INDEX", "ALTER"];
+/// The server's "no such privilege on this table".
+const TABLE_DENIED: u16 = 1142;
 
-/// The statements to run, empty if nothing is missing.
-pub(super) async fn missing(session: &mut Session, database: &str) -> Result<Vec<String>> {
+/// What stored objects of a kind take besides, on the live schema; it is also wanted beside it, where they are tried.
+fn wanted_for(kind: StoredKind) -> &'static [&'static str] {
+    match kind {
+        StoredKind::Function | StoredKind::Procedure | StoredKind::Package | StoredKind::PackageBody => {
+            &["CREATE ROUTINE", "ALTER ROUTINE"]
+        }
+        StoredKind::View => &["CREATE VIEW", "SHOW VIEW"],
+        StoredKind::Trigger => &["TRIGGER", "LOCK TABLES"],
+        StoredKind::Event => &["EVENT"],
+    }
+}
+
+/// Says [`Error::MissingGrants`](super::error::Error::MissingGrants) if a privilege is missing.
+pub(super) async fn suffice(session: &mut Session, database: &Database, objects: Vec<Made>) -> Result<()> {
+    let missing = missing(session, database.name(), objects).await?;
+    if missing.is_empty() { Ok(()) } else { Err(database.missing(missing)) }
+}
+
+/// The statements to run, empty if nothing is missing, where these stored objects are to be read and made.
+pub(super) async fn missing(session: &mut Session, database: &str, objects: Vec<Made>) -> Result<Vec<String>> {
     let mut held = Vec::new();
     for row in session.rows("read the user's privileges", "SHOW GRANTS FOR CURRENT_USER()").await? {
         held.extend(Grant::parse(&row.string(0)?));
     }
-    let account = match session.row("read the user's account", "SELECT CURRENT_USER()").await? {
-        Some(row) => account(&row.string(0)?),
+    let current = match session.row("read the user's account", "SELECT CURRENT_USER()").await? {
+        Some(row) => row.string(0)?,
         None => String::new(),
+    };
+    let account = account(&current);
+    let of_objects: BTreeSet<&str> = objects.iter().flat_map(|object| wanted_for(object.kind)).copied().collect();
+    let and = |fixed: &[&'static str]| -> Vec<&'static str> {
+        fixed.iter().copied().chain(of_objects.iter().copied().filter(|privilege| !fixed.contains(privilege))).collect()
     };
     let live = grant_pattern(database);
     let beside = format!("{}\\_backout\\_%", grant_pattern(database));
     // An example stands for the pattern: an entry that matches it matches every name the operator makes.
-    let wanted = [(live, database.to_owned(), &LIVE[..]), (beside, format!("{database}_backout_x"), &BESIDE[..])];
-    Ok(wanted
+    let wanted = [(live, database.to_owned(), and(&LIVE)), (beside, format!("{database}_backout_x"), and(&BESIDE))];
+    let mut missing: Vec<String> = wanted
         .iter()
         .filter(|(_, schema, privileges)| !suffices(&held, schema, privileges))
         .map(|(pattern, _, privileges)| format!("GRANT {} ON `{}`.* TO {account};", privileges.join(", "), pattern.replace('`', "``")))
-        .collect())
+        .collect();
+    let of_others: Vec<&Made> = objects.iter().filter(|object| object.definer != current).collect();
+    if !of_others.is_empty() && !suffices(&held, "", &["SET USER"]) {
+        missing.push(format!("GRANT SET USER ON *.* TO {account};"));
+    }
+    let has_routines = of_others.iter().any(|object| wanted_for(object.kind).contains(&"CREATE ROUTINE"));
+    if has_routines && !may_read_routines(session).await? {
+        missing.push(format!("GRANT SELECT ON mysql.proc TO {account};"));
+    }
+    let logged = objects.iter().any(|object| matches!(object.kind, StoredKind::Trigger | StoredKind::Function));
+    if logged && !suffices(&held, "", &["SUPER"]) && !trusts_creators(session).await? {
+        missing.push("SET GLOBAL log_bin_trust_function_creators=ON;".to_owned());
+    }
+    Ok(missing)
+}
+
+/// Whether accounts without SUPER may make triggers and functions: with a binary log, not unless the server is told to trust them.
+async fn trusts_creators(session: &mut Session) -> Result<bool> {
+    let is_on = |value: Option<String>| value.is_some_and(|value| value == "ON");
+    Ok(!is_on(session.variable("log_bin").await?) || is_on(session.variable("log_bin_trust_function_creators").await?))
+}
+
+/// Whether the text of routines of other accounts is to be seen.
+async fn may_read_routines(session: &mut Session) -> Result<bool> {
+    match session.row("look whether routines can be read", "SELECT 1 FROM mysql.proc LIMIT 0").await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(TABLE_DENIED) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn suffices(held: &[Grant], schema: &str, privileges: &[&str]) -> bool {

@@ -12,6 +12,7 @@ use super::grants;
 use super::ident::literal;
 use super::owner::{self, Owner};
 use super::rows::Encoding;
+use super::stored::{self, Listed, PASSING};
 
 /// A look at the live schema.
 #[derive(Clone, Debug)]
@@ -101,12 +102,6 @@ pub struct Unsupported {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    Trigger,
-    View,
-    Procedure,
-    Function,
-    Package,
-    Event,
     Sequence,
     /// Its history would be lost.
     SystemVersionedTable,
@@ -116,6 +111,8 @@ pub enum Kind {
     ForeignKeyAcrossSchemas,
     /// A type this engine does not know how to write exactly.
     ColumnType,
+    /// A stored object's, in which its text has other characters than ASCII.
+    CharacterSet,
     /// A default or a list of values that the server can't print: it shows characters beyond the basic plane as `?`.
     ColumnDefinition,
 }
@@ -123,17 +120,12 @@ pub enum Kind {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Trigger => "trigger",
-            Kind::View => "view",
-            Kind::Procedure => "procedure",
-            Kind::Function => "function",
-            Kind::Package => "package",
-            Kind::Event => "event",
             Kind::Sequence => "sequence",
             Kind::SystemVersionedTable => "system-versioned table",
             Kind::ForeignEngine => "table of another engine than InnoDB",
             Kind::ForeignKeyAcrossSchemas => "foreign key across schemas",
             Kind::ColumnType => "column of unknown type",
+            Kind::CharacterSet => "text in another character set than UTF-8 of",
             Kind::ColumnDefinition => "column whose default or value list the server shows with ?",
         };
         write!(f, "{kind} {}", self.name)
@@ -165,10 +157,11 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
             migration.state = State::Intended;
         }
     }
-    let marker = if has(bookkeeping::MARKER) { bookkeeping::marker(session, database.name()).await? } else { None };
+    let marker = bookkeeping::marker(session, database.name()).await?;
     let mut unsupported = listing.unsupported;
-    unsupported.extend(objects(session, database.name()).await?);
+    unsupported.extend(foreign_keys_across(session, database.name()).await?);
     unsupported.sort();
+    let stored = stored::list(session, database.name()).await?;
     Ok(Inventory {
         server_version,
         max_allowed_packet: packet_limit(session).await?,
@@ -178,7 +171,7 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
         owner: owner::recorded(session, database.name()).await?,
         beside: beside::all(session, database.name()).await?,
         unsupported,
-        missing_grants: grants::missing(session, database.name()).await?,
+        missing_grants: grants::missing(session, database.name(), stored.iter().map(Listed::made).collect()).await?,
         prepared_transactions: prepared(session).await?,
     })
 }
@@ -196,6 +189,13 @@ pub(super) async fn look_strictly(database: &Database, session: &mut Session) ->
     Ok(inventory)
 }
 
+/// Whether a schema has a table or view of this name.
+pub(super) async fn has_table(session: &mut Session, schema: &str, name: &str) -> Result<bool> {
+    let sql =
+        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(name));
+    Ok(session.row("look for a table", &sql).await?.is_some())
+}
+
 /// The longest statement and value that the server takes.
 pub(super) async fn packet_limit(session: &mut Session) -> Result<u64> {
     Ok(session.variable("max_allowed_packet").await?.and_then(|value| value.parse().ok()).unwrap_or(u64::MAX))
@@ -204,12 +204,14 @@ pub(super) async fn packet_limit(session: &mut Session) -> Result<u64> {
 /// The tables of a schema, and those it can't back up.
 pub(super) struct Listing {
     pub tables: Vec<Table>,
+    /// By name only.
+    pub views: Vec<String>,
     pub unsupported: Vec<Unsupported>,
 }
 
 pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing> {
     let schema = literal(schema);
-    let mut listing = Listing { tables: Vec::new(), unsupported: Vec::new() };
+    let mut listing = Listing { tables: Vec::new(), views: Vec::new(), unsupported: Vec::new() };
     let rows = session
         .rows(
             "list the tables",
@@ -227,8 +229,14 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
             "BASE TABLE" => Some(Kind::ForeignEngine),
             "SYSTEM VERSIONED" => Some(Kind::SystemVersionedTable),
             "SEQUENCE" => Some(Kind::Sequence),
-            _ => Some(Kind::View),
+            _ => {
+                listing.views.push(name);
+                continue;
+            }
         };
+        if name.starts_with(PASSING) {
+            continue;
+        }
         match kind {
             Some(kind) => listing.unsupported.push(Unsupported { kind, name }),
             None => listing.tables.push(Table {
@@ -321,27 +329,16 @@ async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Res
     Ok(())
 }
 
-/// Everything beside tables that a backup can't carry yet.
-pub(super) async fn objects(session: &mut Session, database: &str) -> Result<Vec<Unsupported>> {
-    let schema = literal(database);
+/// What of a schema a backup can't carry yet.
+pub(super) async fn unsupported(session: &mut Session, schema: &str) -> Result<Vec<Unsupported>> {
+    let mut unsupported = list(session, schema).await?.unsupported;
+    unsupported.extend(foreign_keys_across(session, schema).await?);
+    Ok(unsupported)
+}
+
+async fn foreign_keys_across(session: &mut Session, schema: &str) -> Result<Vec<Unsupported>> {
+    let schema = literal(schema);
     let mut found = Vec::new();
-    let sql = format!("SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}");
-    for row in session.rows("list the triggers", &sql).await? {
-        found.push(Unsupported { kind: Kind::Trigger, name: format!("{} on {}", row.string(0)?, row.string(1)?) });
-    }
-    let sql = format!("SELECT ROUTINE_NAME, ROUTINE_TYPE FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}");
-    for row in session.rows("list the routines", &sql).await? {
-        let kind = match row.string(1)?.as_str() {
-            "PROCEDURE" => Kind::Procedure,
-            "FUNCTION" => Kind::Function,
-            _ => Kind::Package,
-        };
-        found.push(Unsupported { kind, name: row.string(0)? });
-    }
-    let sql = format!("SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}");
-    for row in session.rows("list the events", &sql).await? {
-        found.push(Unsupported { kind: Kind::Event, name: row.string(0)? });
-    }
     let sql = format!(
         "SELECT DISTINCT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME \
          FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_SCHEMA IS NOT NULL \

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::beside::{self, Beside, Standing};
+use super::beside::{self, Beside, Note, Standing};
 use super::crew;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
@@ -16,7 +16,8 @@ use super::ident::quote;
 use super::manifest::{self, Chunk, Manifest};
 use super::progress::{Counter, Part};
 use super::store::Unpacked;
-use super::{checksum, definition, files, grants, inspect, lock};
+use super::stored::StoredObject;
+use super::{checksum, definition, files, grants, inspect, lock, recreate};
 
 /// What stands in the shadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +53,7 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
         }
         Some(_) | None => {}
     }
-    let missing = grants::missing(&mut session, database.name()).await?;
-    if !missing.is_empty() {
-        return Err(database.missing(missing));
-    }
+    grants::suffice(&mut session, database, manifest.objects.iter().map(StoredObject::made).collect()).await?;
     check_packets(&mut session, &manifest).await?;
     // Those of an operator that was killed: the server ends them once they have done what they were at.
     lock::alone(&mut session, database.name()).await?;
@@ -86,6 +84,8 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
         beside::forget_chunks(&mut session, shadow).await?;
     }
     crew::dismiss(compared?).await;
+    recreate::try_in(&mut session, shadow, &manifest.objects).await?;
+    beside::keep(&mut session, shadow, Note::Objects, &manifest.objects).await?;
     beside::write_sign(&mut session, &sign(shadow, &manifest, Standing::Complete)).await?;
     session.close().await;
     Ok(loaded)

@@ -13,10 +13,13 @@ use super::checksum::TableSum;
 use super::chunk::Range;
 use super::error::{Error, Result};
 use super::store;
+use super::stored::StoredObject;
 use super::views::Agreement;
 
 /// Raised when an older engine could not load the files any more.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The oldest that this engine reads: it has no stored objects, since a schema with any was refused.
+const OLDEST: u32 = 2;
 const FILE: &str = "manifest.json";
 /// The field that is left out of its own digest.
 const DIGEST: &str = "digest";
@@ -53,6 +56,12 @@ pub struct Manifest {
     pub schema: File,
     /// By name.
     pub tables: Vec<Table>,
+    /// The file that makes the stored objects, for those who restore by hand; `None` if there are none.
+    #[serde(default)]
+    pub stored: Option<File>,
+    /// Views, triggers, routines and events, in the order in which they can be made.
+    #[serde(default)]
+    pub objects: Vec<StoredObject>,
 }
 
 /// A place in the server's binary log.
@@ -114,7 +123,8 @@ impl Manifest {
 
     /// All files but the manifest itself.
     pub fn files(&self) -> impl Iterator<Item = &File> {
-        std::iter::once(&self.schema).chain(self.tables.iter().flat_map(|table| &table.chunks).map(|chunk| &chunk.file))
+        let rows = self.tables.iter().flat_map(|table| &table.chunks).map(|chunk| &chunk.file);
+        std::iter::once(&self.schema).chain(rows).chain(&self.stored)
     }
 
     /// Compressed bytes of all files.
@@ -144,9 +154,9 @@ pub async fn read_manifest(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Resul
     let corrupt = |reason: String| Error::Corrupt { path: path.to_string(), reason };
     let value: Value = serde_json::from_slice(&content).map_err(|error| corrupt(error.to_string()))?;
     if let Some(format) = value.get("format").and_then(Value::as_u64)
-        && format != u64::from(FORMAT)
+        && !(u64::from(OLDEST)..=u64::from(FORMAT)).contains(&format)
     {
-        return Err(corrupt(format!("its format is {format}, this version reads {FORMAT}")));
+        return Err(corrupt(format!("its format is {format}, this version reads {OLDEST} to {FORMAT}")));
     }
     let found = digest(value.clone());
     let manifest: Manifest = serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))?;

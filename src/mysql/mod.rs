@@ -19,8 +19,8 @@
 //! `docs/backup-format.md` describes the files of a backup and how to restore one without this engine.
 //!
 //! # Limits
-//! Triggers, views, routines, events, sequences, system-versioned tables, tables of other engines and foreign keys across schemas are
-//! refused by name ([`Inventory::unsupported`]).
+//! Sequences, system-versioned tables, tables of other engines and foreign keys across schemas are refused by name
+//! ([`Inventory::unsupported`]).
 
 mod beside;
 mod bookkeeping;
@@ -43,15 +43,19 @@ mod loss;
 mod manifest;
 mod migrate;
 mod owner;
+mod passing;
 mod progress;
 mod query;
+mod recreate;
 mod rehearse;
 mod rows;
 mod rows_taken;
 mod script;
 mod script_loss;
 mod store;
+mod stored;
 mod swap;
+mod unblocked;
 mod views;
 mod widening;
 
@@ -74,5 +78,7 @@ pub use progress::{Part, Progress};
 pub use query::query;
 pub use rehearse::{Rehearsal, rehearse};
 pub use script_loss::{ScriptLoss, script_loss};
-pub use swap::{Blocker, Swap, Swapped, swap};
+pub use stored::{On, StoredKind, StoredObject};
+pub use swap::{Swap, Swapped, swap};
+pub use unblocked::Blocker;
 pub use views::Agreement;

@@ -15,6 +15,7 @@ use super::bookkeeping::OPTIONS;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, qualified};
+use super::inspect;
 
 /// One row: the Release that migrates this schema.
 pub const OWNER: &str = "_backout_owner";
@@ -59,9 +60,7 @@ pub async fn take_ownership(database: &Database, owner: &Owner) -> Result<()> {
 
 /// Who owns `schema`.
 pub(super) async fn recorded(session: &mut Session, schema: &str) -> Result<Option<Owner>> {
-    let sql =
-        format!("SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}", literal(schema), literal(OWNER));
-    if session.row("look for the owner's table", &sql).await?.is_none() {
+    if !inspect::has_table(session, schema, OWNER).await? {
         return Ok(None);
     }
     let sql = format!("SELECT uid, cluster, namespace, name, operation FROM {} WHERE id = 1", qualified(schema, OWNER));

@@ -12,6 +12,7 @@ use super::error::{Error, Result};
 use super::ident::{literal, qualified, quote};
 use super::inspect::{self, Column, Kind, Listing, Table, Unsupported};
 use super::script::{self, Effect};
+use super::stored::{self, StoredKind};
 use super::widening;
 use crate::error::Class;
 
@@ -46,10 +47,10 @@ pub async fn script_loss(database: &Database, scripts: &[(String, String)]) -> R
     let mut session = database.session().await?;
     let mut losses = Vec::new();
     // What they do is written nowhere in the scripts.
-    let objects = inspect::objects(&mut session, database.name()).await?;
-    for Unsupported { kind, name } in objects.into_iter().filter(|object| matches!(object.kind, Kind::Trigger | Kind::Function)) {
+    let objects = stored::list(&mut session, database.name()).await?;
+    for object in objects.into_iter().filter(|object| matches!(object.kind, StoredKind::Trigger | StoredKind::Function)) {
         for migration in &writers {
-            let what = format!("{} may run with the script, and what it does can't be told", Unsupported { kind, name: name.clone() });
+            let what = format!("{object} may run with the script, and what it does can't be told");
             losses.push(ScriptLoss { migration: (*migration).clone(), what, rows: None });
         }
     }
@@ -172,10 +173,10 @@ impl<'a> Measure<'a> {
             return Found::Table(table.clone());
         }
         let odd = |object: &&Unsupported| {
-            matches!(object.kind, Kind::ForeignEngine | Kind::SystemVersionedTable | Kind::Sequence | Kind::View)
-                && object.name == name.table
+            matches!(object.kind, Kind::ForeignEngine | Kind::SystemVersionedTable | Kind::Sequence) && object.name == name.table
         };
-        if self.listing.unsupported.iter().any(|object| odd(&object)) { Found::Elsewhere } else { Found::Nothing }
+        let is_view = self.listing.views.contains(&name.table);
+        if is_view || self.listing.unsupported.iter().any(|object| odd(&object)) { Found::Elsewhere } else { Found::Nothing }
     }
 
     async fn count(&mut self, table: &Table, what: &str, condition: Option<&str>) -> Result<u64> {
@@ -184,7 +185,7 @@ impl<'a> Measure<'a> {
         let sql = format!("SELECT {what} FROM {}{filter}", qualified(self.live, &table.name));
         let rows = self.session.rows_long(&doing, sql).await.map_err(|error| match error.code() {
             // Its definition is younger than the snapshot, or it is gone.
-            Some(1412 | 1146) => Error::Moved { table: table.name.clone() },
+            Some(1412 | 1146) => Error::Moved { what: format!("table {}", table.name) },
             _ => error,
         })?;
         match rows.first() {

@@ -8,26 +8,25 @@
 //! migrations, what came since goes into a new aside, and the emptied one is dropped. The marker and the owner are written into the source
 //! before the rename, so they name the operation at work and its Release whatever the source held.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::beside::{self, Beside, Standing};
+use super::beside::{self, Beside, Note, Standing};
 use super::bookkeeping::{self, Marker};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
-use super::ident::{literal, qualified, quote};
+use super::ident::{qualified, quote};
 use super::inspect::{self, Table};
 use super::owner::{self, Owner};
+use super::passing::{self, Passing};
+use super::stored::{self, StoredObject};
+use super::unblocked::{LOCK_WAIT, RETRY_EVERY, WAIT_AGAIN, blockers};
+use super::{grants, recreate};
 
-/// Between two attempts. Each blocks new queries for about a millisecond.
-const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// Attempts, about a second's, after which the counters are raised again.
 const RAISE_EVERY: u32 = 50;
-/// Characters of a blocking statement that are looked at: comments may come before its first word.
-const LONGEST_OPENING: usize = 4096;
-/// The server's "lock wait timeout exceeded".
-const LOCK_WAIT: u16 = 1205;
+/// How long what comes after the rename keeps trying while tables are in use; then it is tried again later, and until then passing names
+/// are all that is to be seen of it.
+const SETTLING: Duration = Duration::from_secs(30);
 /// Ids left free above the live counter. Rows are still inserted between reading the counter and the rename, and their ids must not be
 /// given out again. Narrow columns get none: they could run out.
 const COUNTER_HEADROOM: u64 = 1000;
@@ -58,31 +57,6 @@ pub struct Swapped {
     pub took: Duration,
 }
 
-/// Who keeps the tables from being renamed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocker {
-    /// The server's process id, as `KILL` takes it.
-    pub process: u64,
-    pub user: String,
-    pub host: String,
-    /// What kind of statement it is running, by its first word; `None` while it is idle inside a transaction. Never the statement itself:
-    /// it is somebody else's and may hold anything.
-    pub statement: Option<String>,
-    /// As the server names it, for example `Sending data`.
-    pub state: String,
-    /// How long its transaction, or its statement, lasts.
-    pub seconds: u64,
-}
-
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { process, user, host, statement, state, seconds } = self;
-        let statement = statement.as_deref().unwrap_or("idle in a transaction");
-        let state = if state.is_empty() { String::new() } else { format!(", {state}") };
-        write!(f, "process {process} of {user}@{host} since {seconds} s ({statement}{state})")
-    }
-}
-
 /// Makes the shadow live and keeps what it replaces in the aside.
 ///
 /// # Errors
@@ -92,6 +66,7 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
     beside::check_name(database.name(), &swap.shadow)?;
     beside::check_name(database.name(), &swap.aside)?;
     let mut session = database.locked().await?;
+    settle(&mut session, database).await?;
     let inventory = inspect::look_strictly(database, &mut session).await?;
     let swapped = if inventory.marker.as_ref().is_some_and(|live| live.operation == swap.marker.operation) {
         Swapped { tables: 0, attempts: 0, took: Duration::ZERO }
@@ -99,12 +74,17 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
         if let Some(owner) = &swap.owner {
             owner::claim(&mut session, database, owner).await?;
         }
-        let replacement = prepare(&mut session, database, swap, &inventory.tables).await?;
-        match rename(&mut session, database, swap, &inventory.tables, &replacement).await {
+        let Prepared { replacement, wanted, passing } = prepare(&mut session, database, swap, &inventory.tables).await?;
+        let renamed = match passing.arrive(&mut session, database.name(), &swap.shadow, &wanted).await {
+            Ok(()) => rename(&mut session, database, swap, &inventory.tables, &replacement, &passing).await,
+            Err(error) => Err(error),
+        };
+        match renamed {
             Ok(swapped) => swapped,
             Err(error) => {
-                // Best effort: an empty schema without a sign would be nobody's, should this never be tried again.
-                if matches!(error, Error::SwapBlocked { .. }) {
+                // Best effort: what is left over is taken back by whoever comes next; an empty schema without a sign would be nobody's.
+                if passing.withdraw(&mut session, database.name(), &swap.shadow).await.is_ok() && matches!(error, Error::SwapBlocked { .. })
+                {
                     let _ = beside::drop_schema(&mut session, &swap.aside).await;
                 }
                 return Err(error);
@@ -112,13 +92,35 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
         }
     };
     // Also when it had been done before: a crash may have come right after the rename.
-    finish(&mut session, database, swap).await?;
+    finish(&mut session, database, &swap.shadow, &swap.aside).await?;
     session.close().await;
     Ok(swapped)
 }
 
-/// Everything that can be done before the tables move. Returns the tables of the shadow.
-async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: &[Table]) -> Result<Vec<Table>> {
+/// Ends a cut-over that was cut off after its rename, or takes back what one had begun before it.
+pub(super) async fn settle(session: &mut Session, database: &Database) -> Result<()> {
+    for shadow in beside::noted(session, database.name()).await? {
+        let Some(passing) = beside::kept::<Passing>(session, &shadow, Note::Passing).await? else { continue };
+        let live = bookkeeping::marker(session, database.name()).await?;
+        if live.is_some_and(|live| live.operation == passing.operation) {
+            finish(session, database, &shadow, &passing.aside).await?;
+        } else {
+            passing.withdraw(session, database.name(), &shadow).await?;
+        }
+    }
+    session.run("enter the live schema", &format!("USE {}", quote(database.name()))).await.map(drop)
+}
+
+/// What is to be renamed.
+struct Prepared {
+    replacement: Vec<Table>,
+    /// The stored objects that belong to it.
+    wanted: Vec<StoredObject>,
+    passing: Passing,
+}
+
+/// Everything that can be done before the tables move.
+async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: &[Table]) -> Result<Prepared> {
     let refuse = |schema: &str, reason: String| Err(Error::Schema { schema: schema.to_owned(), reason });
     match beside::sign(session, &swap.shadow).await? {
         Some(Beside { state: Standing::Complete | Standing::Aside, point, .. }) if point == swap.marker.point => {}
@@ -129,16 +131,22 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
         None => return refuse(&swap.shadow, "it is not there: load it first".to_owned()),
     }
     // They could not move with the tables, and what is left over keeps the emptied schema from being dropped.
-    let mut unsupported = inspect::list(session, &swap.shadow).await?.unsupported;
-    unsupported.extend(inspect::objects(session, &swap.shadow).await?);
+    let unsupported = inspect::unsupported(session, &swap.shadow).await?;
     if !unsupported.is_empty() {
         return Err(Error::Unsupported { database: swap.shadow.clone(), objects: unsupported });
     }
-    if !inspect::list(session, &swap.aside).await?.tables.is_empty() {
+    let strangers = stored::list(session, &swap.shadow).await?;
+    if let Some(stranger) = strangers.first() {
+        let reason = format!("{stranger} is in it, which Backout did not put there; drop it");
+        return refuse(&swap.shadow, reason);
+    }
+    if !beside::tables(session, &swap.aside).await?.is_empty() {
         return refuse(&swap.aside, "it holds tables: choose another name".to_owned());
     }
+    let current = stored::read(session, database.name()).await?;
     // The sign is put up after the rename: before it the aside must be empty to be taken for unused.
     session.run("create the aside schema", &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&swap.aside))).await?;
+    beside::keep(session, &swap.aside, Note::Objects, &current).await?;
     bookkeeping::create_marker(session, &swap.shadow).await?;
     bookkeeping::write_marker(session, &swap.shadow, &swap.marker).await?;
     let owner = match &swap.owner {
@@ -147,18 +155,40 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
     };
     owner::put(session, &swap.shadow, owner.as_ref()).await?;
     let replacement = beside::tables(session, &swap.shadow).await?;
-    raise_counters(session, database.name(), live, &swap.shadow, &replacement, Headroom::Leave).await?;
-    Ok(replacement)
+    let wanted = wanted(session, &swap.shadow, &replacement, &current).await?;
+    grants::suffice(session, database, wanted.iter().map(StoredObject::made).collect()).await?;
+    let at = |table: &str| qualified(&swap.shadow, table);
+    raise_counters(session, live, &replacement, at, Headroom::Leave).await?;
+    let passing = passing::plan(
+        session,
+        (database.name(), live, &current),
+        (&swap.shadow, &replacement, &wanted),
+        (&swap.marker.operation, &swap.aside),
+    )
+    .await?;
+    Ok(Prepared { replacement, wanted, passing })
 }
 
-async fn rename(session: &mut Session, database: &Database, swap: &Swap, live: &[Table], replacement: &[Table]) -> Result<Swapped> {
-    let pairs = |tables: &[Table], from: &str, to: &str| -> Vec<String> {
-        tables.iter().map(|table| format!("{} TO {}", qualified(from, &table.name), qualified(to, &table.name))).collect()
-    };
-    let mut moves = pairs(live, database.name(), &swap.aside);
-    moves.extend(pairs(replacement, &swap.shadow, database.name()));
-    let sql = format!("RENAME TABLE {}", moves.join(", "));
+/// The stored objects that belong to the shadow's tables. One from before they were kept stays with those that are live.
+async fn wanted(session: &mut Session, shadow: &str, tables: &[Table], current: &[StoredObject]) -> Result<Vec<StoredObject>> {
+    if let Some(kept) = beside::kept(session, shadow, Note::Objects).await? {
+        return Ok(kept);
+    }
+    let fits = |object: &&StoredObject| object.on.as_ref().is_none_or(|on| tables.iter().any(|table| table.name == on.table));
+    let fitting: Vec<StoredObject> = current.iter().filter(fits).cloned().collect();
+    beside::keep(session, shadow, Note::Objects, &fitting).await?;
+    Ok(fitting)
+}
 
+async fn rename(
+    session: &mut Session,
+    database: &Database,
+    swap: &Swap,
+    live: &[Table],
+    replacement: &[Table],
+    passing: &Passing,
+) -> Result<Swapped> {
+    let sql = format!("RENAME TABLE {}", passing.moves(database.name(), live, &swap.shadow, replacement).join(", "));
     session.run("stop waiting for locks", "SET lock_wait_timeout=0").await?;
     let begun = Instant::now();
     let mut attempts = 0;
@@ -169,6 +199,7 @@ async fn rename(session: &mut Session, database: &Database, swap: &Swap, live: &
             Err(error) if error.code() == Some(LOCK_WAIT) => {
                 if begun.elapsed() >= swap.deadline {
                     let blockers = blockers(session, database.name()).await;
+                    session.run("wait for locks again", WAIT_AGAIN).await?;
                     return Err(Error::SwapBlocked { database: database.name().to_owned(), attempts, waited: begun.elapsed(), blockers });
                 }
             }
@@ -178,25 +209,31 @@ async fn rename(session: &mut Session, database: &Database, swap: &Swap, live: &
         if attempts % RAISE_EVERY == 0 {
             // Meanwhile rows may have used up the headroom.
             let live = beside::tables(session, database.name()).await?;
-            let replacement = beside::tables(session, &swap.shadow).await?;
-            raise_counters(session, database.name(), &live, &swap.shadow, &replacement, Headroom::Leave).await?;
+            let at = |table: &str| passing.place(database.name(), &swap.shadow, table);
+            raise_counters(session, &live, replacement, at, Headroom::Leave).await?;
         }
     }
 }
 
-async fn finish(session: &mut Session, database: &Database, swap: &Swap) -> Result<()> {
-    session.run("wait for locks again", "SET lock_wait_timeout=5").await?;
+/// After the rename, and again after a crash in here.
+async fn finish(session: &mut Session, database: &Database, shadow: &str, aside: &str) -> Result<()> {
+    session.run("wait for locks again", WAIT_AGAIN).await?;
+    let objects = beside::kept::<Vec<StoredObject>>(session, shadow, Note::Objects).await?;
+    if let (Some(objects), Some(passing)) = (objects, beside::kept::<Passing>(session, shadow, Note::Passing).await?) {
+        recreate::objects(session, database.name(), &objects).await?;
+        passing.settle(session, database.name(), &objects, SETTLING).await?;
+    }
     // Once more, now that no new id can come into what stands aside.
-    let replaced = beside::tables(session, &swap.aside).await?;
+    let replaced = beside::tables(session, aside).await?;
     let live = beside::tables(session, database.name()).await?;
-    raise_counters(session, &swap.aside, &replaced, database.name(), &live, Headroom::None).await?;
-    if beside::exists(session, &swap.aside).await? {
-        let sign = Beside { schema: swap.aside.clone(), state: Standing::Aside, point: swap.aside.clone(), digest: String::new() };
+    raise_counters(session, &replaced, &live, |table| qualified(database.name(), table), Headroom::None).await?;
+    if beside::exists(session, aside).await? {
+        let sign = Beside { schema: aside.to_owned(), state: Standing::Aside, point: aside.to_owned(), digest: String::new() };
         beside::write_sign(session, &sign).await?;
     }
-    // Refused if anything but the sign is left in it.
-    if beside::tables(session, &swap.shadow).await?.is_empty() {
-        beside::drop_schema(session, &swap.shadow).await?;
+    // Refused if anything but the engine's own is left in it.
+    if beside::tables(session, shadow).await?.is_empty() {
+        beside::drop_schema(session, shadow).await?;
     }
     Ok(())
 }
@@ -207,13 +244,12 @@ enum Headroom {
     None,
 }
 
-/// Lets `to`'s counters begin where `from`'s have come to, so that no id is given out twice.
+/// Lets `to`'s counters begin where `from`'s have come to, so that no id is given out twice; `at` says where a table of it is.
 async fn raise_counters(
     session: &mut Session,
-    from_schema: &str,
     from: &[Table],
-    to_schema: &str,
     to: &[Table],
+    at: impl Fn(&str) -> String,
     headroom: Headroom,
 ) -> Result<()> {
     for table in from {
@@ -224,8 +260,8 @@ async fn raise_counters(
             Headroom::Leave | Headroom::None => used,
         };
         if raised > next {
-            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {raised}", qualified(to_schema, &twin.name));
-            session.run_long(&format!("raise the counter of table {} from {from_schema}", twin.name), sql).await?;
+            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {raised}", at(&twin.name));
+            session.run_long(&format!("raise the counter of table {}", twin.name), sql).await?;
         }
     }
     Ok(())
@@ -235,91 +271,4 @@ async fn raise_counters(
 fn counts_far(table: &Table) -> bool {
     let counter = table.columns.iter().find(|column| Some(&column.name) == table.counter.as_ref());
     counter.is_some_and(|column| matches!(column.data_type.as_str(), "int" | "bigint"))
-}
-
-/// Best effort, in falling exactness: the holders of metadata locks (needs a plugin), open transactions (needs PROCESS), running statements.
-async fn blockers(session: &mut Session, database: &str) -> Vec<Blocker> {
-    let own = "p.ID <> CONNECTION_ID()";
-    let columns = format!("p.ID, p.USER, p.HOST, LEFT(p.INFO, {LONGEST_OPENING}), p.STATE, ");
-    let schema = literal(database);
-    let locks = format!(
-        "SELECT DISTINCT {columns} GREATEST(p.TIME, COALESCE(TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), 0)) \
-         FROM information_schema.METADATA_LOCK_INFO m JOIN information_schema.PROCESSLIST p ON p.ID = m.THREAD_ID \
-         LEFT JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID \
-         WHERE m.TABLE_SCHEMA = {schema} AND m.LOCK_TYPE LIKE 'Table%' AND {own}"
-    );
-    let transactions = format!(
-        "SELECT {columns} GREATEST(0, TIMESTAMPDIFF(SECOND, t.trx_started, NOW())) \
-         FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
-         WHERE {own} ORDER BY t.trx_started"
-    );
-    let statements = format!(
-        "SELECT {columns} p.TIME FROM information_schema.PROCESSLIST p \
-         WHERE {own} AND p.DB = {schema} AND p.COMMAND NOT IN ('Sleep', 'Daemon') ORDER BY p.TIME DESC"
-    );
-    let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
-    for sql in [locks, transactions, statements] {
-        let Ok(rows) = session.rows("look who blocks the cut-over", &sql).await else { continue };
-        for row in rows {
-            if let Ok(blocker) = blocker(&row)
-                && seen.insert(blocker.process)
-            {
-                found.push(blocker);
-            }
-        }
-        if !found.is_empty() {
-            break;
-        }
-    }
-    found
-}
-
-fn blocker(row: &super::endpoint::Row) -> Result<Blocker> {
-    Ok(Blocker {
-        process: row.count(0)?,
-        user: row.text(1)?.unwrap_or_default(),
-        host: row.text(2)?.unwrap_or_default(),
-        statement: row.text(3)?.map(|statement| kind(&statement)),
-        state: row.text(4)?.unwrap_or_default(),
-        seconds: row.text(5)?.and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
-    })
-}
-
-/// The first word of a statement, which may be cut off anywhere.
-fn kind(statement: &str) -> String {
-    let mut rest = statement.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    while let Some(comment) = rest.strip_prefix("/*").filter(|comment| !comment.starts_with(['!', 'M'])) {
-        let after = comment.split_once("*/").map_or("", |(_, after)| after);
-        rest = after.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    }
-    let word: String = rest.chars().take_while(char::is_ascii_alphabetic).map(|c| c.to_ascii_uppercase()).collect();
-    if KINDS.contains(&word.as_str()) { word } else { "another statement".to_owned() }
-}
-
-/// What may be named: only words of the language, since anything may stand at the beginning of what is no statement.
-const KINDS: [&str; 22] = [
-    "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECK", "COMMIT", "CREATE", "DELETE", "DROP", "EXECUTE", "FLUSH", "INSERT", "LOAD", "LOCK",
-    "OPTIMIZE", "RENAME", "REPLACE", "SELECT", "SET", "TRUNCATE", "UPDATE", "WITH",
-];
-
-#[cfg(test)]
-mod tests {
-    use super::kind;
-
-    #[test]
-    fn of_somebody_elses_statement_only_its_kind_is_told() {
-        for (statement, expected) in [
-            ("UPDATE users SET password = 'hush'", "UPDATE"),
-            ("  ( select 'hush')", "SELECT"),
-            ("/* hush */ /* more */\n insert into t values ('hush')", "INSERT"),
-            ("/* hush that was cut", "another statement"),
-            ("/*!50000 SELECT */ 'hush'", "another statement"),
-            ("-- hush\nSELECT 1", "another statement"),
-            ("hush", "another statement"),
-            ("", "another statement"),
-        ] {
-            assert_eq!(kind(statement), expected, "{statement}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use backout::mysql::{Database, Endpoint, Error, Migration, Tls, apply, capture, 
 use backout::secret::Sensitive;
 use object_store::path::Path;
 
-use super::{Bed, owner, run, what};
+use super::{Bed, ask, owner, run, what};
 
 #[tokio::test]
 async fn a_wrong_password_says_so_without_the_password() {
@@ -101,9 +101,40 @@ async fn the_grants_it_asks_for_are_enough_for_everything() {
     loss(&database, &bed.beside("shadow")).await.expect("it is allowed");
     swap(&database, &bed.swap("p1")).await.expect("it is allowed");
     discard(&database, &bed.beside("aside")).await.expect("it is allowed");
-    // The user sees triggers of others, or it could not refuse them.
-    run(&mut root, "CREATE TRIGGER t BEFORE INSERT ON p FOR EACH ROW SET @a = 1; CREATE PROCEDURE q() SELECT 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1").await;
-    assert_eq!(inspect(&database).await.expect("the database can be read").unsupported.len(), 3);
+}
+
+#[tokio::test]
+async fn the_grants_it_asks_for_are_enough_for_the_stored_objects_of_others() {
+    let bed = Bed::new(
+        "CREATE TABLE p (id INT PRIMARY KEY); CREATE TRIGGER t BEFORE INSERT ON p FOR EACH ROW SET @a = 1; CREATE PROCEDURE q() SELECT 1; \
+         CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1; CREATE VIEW v AS SELECT * FROM p",
+    )
+    .await;
+    let mut root = bed.root().await;
+    let name = &bed.name;
+    let strictly = "SET GLOBAL log_bin_trust_function_creators=OFF";
+    run(&mut root, &format!("{strictly}; CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'; GRANT ALL ON `{name}`.* TO '{name}'@'%'")).await;
+    let database = bed.database_as(name, "pw");
+    let grants = missing(inspect(&database).await.map(|inventory| inventory.missing_grants));
+    let beside = "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, ALTER ROUTINE, CREATE ROUTINE, CREATE VIEW, EVENT, LOCK TABLES, SHOW VIEW, TRIGGER";
+    let account = format!("TO '{name}'@'%';");
+    let expected = [
+        format!("{beside} ON `{}\\_backout\\_%`.* {account}", name.replace('_', "\\_")),
+        format!("GRANT SET USER ON *.* {account}"),
+        format!("GRANT SELECT ON mysql.proc {account}"),
+        "SET GLOBAL log_bin_trust_function_creators=ON;".to_owned(),
+    ];
+    assert_eq!(grants, expected);
+    for grant in &grants {
+        run(&mut root, grant).await;
+    }
+    capture(&database, &bed.store, &Path::from("p1"), &what("p1")).await.expect("it is allowed");
+    run(&mut root, "DROP TRIGGER t; DROP PROCEDURE q; DROP EVENT e; DROP VIEW v").await;
+    load(&database, &bed.store, &Path::from("p1"), &bed.beside("shadow")).await.expect("it is allowed");
+    swap(&database, &bed.swap("p1")).await.expect("it is allowed");
+    discard(&database, &bed.beside("aside")).await.expect("it is allowed");
+    assert_eq!(ask(&mut root, "SELECT CONCAT(DEFINER) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()").await, "root@%");
+    run(&mut root, strictly).await;
 }
 
 fn missing(result: backout::mysql::Result<Vec<String>>) -> Vec<String> {

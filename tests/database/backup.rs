@@ -319,7 +319,7 @@ async fn a_table_that_changes_during_the_backup_fails_it() {
     .await;
     run(&mut root, "ALTER TABLE b ADD COLUMN v INT; UNLOCK TABLES").await;
     let result = backup.await.expect("the task ran");
-    assert!(matches!(&result, Err(Error::Moved { table }) if table == "b"), "{result:?}");
+    assert!(matches!(&result, Err(Error::Moved { what }) if what == "table b"), "{result:?}");
     assert_eq!(read_manifest(&bed.store, &Path::from("p1")).await.expect("the store answers"), None);
     assert_eq!(bed.capture("p1").await.tables.len(), 2);
 }
@@ -328,8 +328,6 @@ async fn a_table_that_changes_during_the_backup_fails_it() {
 async fn what_a_backup_cannot_carry_is_refused_by_name() {
     let bed = Bed::new(
         "CREATE TABLE t (id INT PRIMARY KEY); CREATE TABLE m (id INT) ENGINE=MyISAM; CREATE TABLE h (id INT) WITH SYSTEM VERSIONING; CREATE SEQUENCE s; \
-         CREATE VIEW v AS SELECT 1; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET @a = 1; CREATE PROCEDURE p() SELECT 1; \
-         CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1; \
          CREATE TABLE d (x VARCHAR(9) DEFAULT '🎉', e ENUM('🎉'))",
     )
     .await;
@@ -347,11 +345,6 @@ async fn what_a_backup_cannot_carry_is_refused_by_name() {
     let found: Vec<(Kind, &str)> = inventory.unsupported.iter().map(|object| (object.kind, object.name.as_str())).collect();
     let far = format!("far from {other}.c to {}.t", bed.name);
     let expected = [
-        (Kind::Trigger, "tr on t"),
-        (Kind::View, "v"),
-        (Kind::Procedure, "p"),
-        (Kind::Function, "f"),
-        (Kind::Event, "e"),
         (Kind::Sequence, "s"),
         (Kind::SystemVersionedTable, "h"),
         (Kind::ForeignEngine, "m"),
@@ -363,7 +356,7 @@ async fn what_a_backup_cannot_carry_is_refused_by_name() {
     let result = capture(&bed.database(), &bed.store, &Path::from("p1"), &what("p1")).await;
     let Err(error) = result else { panic!("{result:?}") };
     assert_eq!((error.label(), error.class()), ("unsupported_objects", Class::Permanent));
-    assert!(error.to_string().contains("trigger tr on t"), "{error}");
+    assert!(error.to_string().contains("sequence s"), "{error}");
 }
 
 #[tokio::test]

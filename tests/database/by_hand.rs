@@ -106,7 +106,10 @@ async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
 #[tokio::test]
 async fn the_script_restores_a_point_with_ordinary_tools() {
     let bed =
-        Bed::new("CREATE TABLE a (id INT PRIMARY KEY, v TEXT); INSERT INTO a SELECT seq, CONCAT('ü\\\\\\'', seq) FROM seq_1_to_3000").await;
+        Bed::new(
+            "CREATE TABLE a (id INT PRIMARY KEY, v TEXT); INSERT INTO a SELECT seq, CONCAT('ü\\\\\\'', seq) FROM seq_1_to_3000; \
+             CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW BEGIN SET NEW.v = CONCAT(NEW.v, '🎉;'); END; CREATE VIEW b AS SELECT MAX(v) FROM a"
+        ).await;
     let folder = tempfile::tempdir().expect("a folder can be made");
     done(&bed, folder.path(), &["capture", "before"]);
     let (script, options) = (folder.path().join("restore.sh"), folder.path().join("my.cnf"));
@@ -131,6 +134,8 @@ async fn the_script_restores_a_point_with_ordinary_tools() {
     let mut root = bed.root().await;
     let sum = |schema: &str| format!("SELECT CONCAT(COUNT(*), ' ', SUM(CRC32(CONCAT(id, v)))) FROM `{schema}`.a");
     assert_eq!(ask(&mut root, &sum(&hand)).await, ask(&mut root, &sum(&bed.name)).await);
+    run(&mut root, &format!("USE `{hand}`; INSERT INTO a VALUES (0, 'ü\\\\x')")).await;
+    assert_eq!(ask(&mut root, "SELECT * FROM b").await, "ü\\x🎉;");
 
     let file = folder.path().join("before/0001-000001-0001.sql.zst");
     let mut bytes = std::fs::read(&file).expect("it is there");

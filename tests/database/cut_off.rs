@@ -109,7 +109,9 @@ async fn a_load_can_be_cut_off_anywhere() {
 /// Each round takes the round before it back, so that cut-overs and undos are cut off alike.
 #[tokio::test]
 async fn a_cut_over_and_its_undo_can_be_cut_off_anywhere() {
-    let bed = Bed::new(SHOP).await;
+    let stored =
+        "CREATE TRIGGER noted AFTER INSERT ON orders FOR EACH ROW SET @noted = NEW.id; CREATE VIEW newest AS SELECT MAX(id) FROM orders";
+    let bed = Bed::new(&format!("{SHOP}; {stored}")).await;
     let root = tokio::sync::Mutex::new(bed.root().await);
     bed.capture("p1").await;
     load(&bed.database(), &bed.store, &Path::from("p1"), &bed.beside("a0")).await.expect("the backup loads");
@@ -149,6 +151,13 @@ async fn a_cut_over_and_its_undo_can_be_cut_off_anywhere() {
             assert_eq!(inventory.owner, Some(owner()), "{name}");
             let left = format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{}%'", bed.name);
             assert_eq!(ask(&mut root, &left).await, "2", "{name}: live and aside, nothing else");
+            let objects = format!(
+                "SELECT GROUP_CONCAT(CONCAT(TRIGGER_SCHEMA, ' ', TRIGGER_NAME, ' ', EVENT_OBJECT_TABLE)) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA LIKE '{}%'",
+                bed.name
+            );
+            assert_eq!(ask(&mut root, &objects).await, format!("{} noted orders", bed.name), "{name}: its trigger, and no passing one");
+            assert_eq!(inventory.tables.iter().filter(|table| table.name == "orders").count(), 1, "{name}");
+            ask(&mut root, "SELECT * FROM newest").await;
             run(&mut root, &format!("INSERT INTO orders (who) VALUES ('{round} after')")).await;
             let twice = format!(
                 "SELECT COUNT(*) FROM orders l JOIN `{}`.orders a ON a.id = l.id WHERE l.who = '{round} after'",

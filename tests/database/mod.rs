@@ -15,6 +15,7 @@ mod ownership;
 mod proxy;
 mod roundtrip;
 mod script_loss;
+mod stored;
 mod swapping;
 mod undo;
 

@@ -198,9 +198,16 @@ async fn only_a_complete_shadow_of_the_right_point_is_swapped_in() {
     )
     .await;
     refused(bed.swap("p1"), "not completely loaded").await;
-    run(&mut root, &format!("UPDATE `{}`._backout_beside SET state = 'complete'; CREATE VIEW v AS SELECT 1", bed.beside("shadow"))).await;
+    let engine = "CREATE TABLE m (id INT) ENGINE=MyISAM";
+    run(
+        &mut root,
+        &format!("UPDATE `{0}`._backout_beside SET state = 'complete'; CREATE VIEW `{0}`.v AS SELECT 1; {engine}", bed.beside("shadow")),
+    )
+    .await;
     let result = swap(&bed.database(), &bed.swap("p1")).await;
     assert!(matches!(&result, Err(Error::Unsupported { .. })), "{result:?}");
+    run(&mut root, "DROP TABLE m").await;
+    refused(bed.swap("p1"), "view v is in it, which Backout did not put there; drop it").await;
 }
 
 #[tokio::test]

@@ -117,6 +117,6 @@ async fn an_undo_names_the_aside_that_it_means() {
     // What could not move would be left behind, so it is refused before anything moves.
     run(&mut bed.root().await, &format!("CREATE VIEW `{}`.v AS SELECT 1", bed.beside("aside"))).await;
     let result = swap(&bed.database(), &undo(&bed, "aside", "undone", "undo-1")).await;
-    assert!(matches!(&result, Err(error @ Error::Unsupported { .. }) if error.class() == Class::Permanent), "{result:?}");
+    assert!(matches!(&result, Err(error @ Error::Schema { .. }) if error.class() == Class::Permanent), "{result:?}");
     assert_eq!(versions(&bed).await, [1]);
 }

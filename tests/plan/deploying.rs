@@ -88,12 +88,12 @@ fn a_deploy_is_refused_with_the_object_and_the_remedy() {
         ),
         (
             "an object that a backup point can't carry",
-            next_release().database(|database| database.uncarried.push("event nightly".to_owned())),
+            next_release().database(|database| database.uncarried.push("sequence nightly".to_owned())),
         ),
         (
             "the same, but Restore is not among the ways back",
             next_release()
-                .database(|database| database.uncarried.push("event nightly".to_owned()))
+                .database(|database| database.uncarried.push("sequence nightly".to_owned()))
                 .spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
         ),
         ("no down script, and Restore is not among the ways back", {

@@ -101,7 +101,10 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
                 .spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
         ),
         ("privileges are missing", reverted().database(|database| database.missing_grants.push("GRANT DROP".to_owned()))),
-        ("an object that the point can't carry", restore_only().database(|database| database.uncarried.push("event nightly".to_owned()))),
+        (
+            "an object that the point can't carry",
+            restore_only().database(|database| database.uncarried.push("sequence nightly".to_owned())),
+        ),
         ("the point is gone", restore_only().with(|world| world.points.clear())),
         ("the point is not verified", restore_only().with(|world| world.points.values_mut().for_each(|point| point.verified = false))),
         (
