@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Span, release::ApprovalPolicy};
+use super::{
+    Span,
+    release::{ApprovalPolicy, CarryForward},
+};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -399,6 +402,9 @@ pub enum Action {
         /// How long the aside is kept.
         #[serde(default = "crate::api::release::keep_aside")]
         keep: Span,
+        /// What becomes live again of what is replaced.
+        #[serde(default)]
+        carry: CarryForward,
     },
     /// Drop these schemas of Backout's own, and forget the ownership of the live one where the Release goes.
     #[serde(rename_all = "camelCase")]

@@ -417,6 +417,9 @@ pub struct Rollback {
     /// How long tables that were replaced are kept beside the live ones: so long a restore can be undone.
     #[serde(default = "defaults::keep_aside")]
     pub keep_aside: Span,
+    /// What a restore brings along of what was written since its backup point.
+    #[serde(default)]
+    pub carry_forward: CarryForward,
     /// How often Backout may go back by itself before it asks a person.
     #[serde(default)]
     pub limit: RollbackLimit,
@@ -429,6 +432,7 @@ impl Default for Rollback {
             database: defaults::methods(),
             approval: ApprovalPolicy::default(),
             keep_aside: defaults::keep_aside(),
+            carry_forward: CarryForward::default(),
             limit: RollbackLimit::default(),
         }
     }
@@ -444,6 +448,16 @@ pub enum ApprovalPolicy {
     DataLoss,
     /// It waits before every change of the database that takes something back.
     Always,
+}
+
+/// Which rows that a restore replaces become live again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CarryForward {
+    /// None: the database is what it was at the point, and the rest stands aside.
+    #[default]
+    None,
+    /// Rows that were inserted since and still fit: what does not is counted and stays aside.
+    Inserts,
 }
 
 /// At most `count` rollbacks that Backout begins by itself `within` this time.

@@ -44,6 +44,9 @@ pub enum DbCommand {
         /// Take away what was written since the point without asking.
         #[arg(long)]
         yes: bool,
+        /// Copy rows that were inserted since the point into the restored tables where they fit. Nobody else should write meanwhile.
+        #[arg(long)]
+        carry_forward: bool,
     },
     /// Swap back what a restore replaced.
     Undo {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Result, agreed, points, show};
 use crate::{
-    api::names,
+    api::{names, release::CarryForward},
     cli::Output,
     mysql::{self, Capture, Database, Manifest, Marker, Swap},
 };
@@ -76,7 +76,7 @@ impl Call {
         })
     }
 
-    pub async fn restore(&self, database: &Database, point: &str, yes: bool) -> Result<()> {
+    pub async fn restore(&self, database: &Database, point: &str, yes: bool, carry: CarryForward) -> Result<()> {
         let (prefix, shadow) = (path(point)?, names::shadow(database.name(), BY_HAND, point));
         let begun = Instant::now();
         let manifest = self.manifest(&prefix).await?;
@@ -100,16 +100,22 @@ impl Call {
             &aside,
         )
         .await?;
+        let swapped = cut.elapsed();
+        let carried = match carry {
+            CarryForward::None => Vec::new(),
+            CarryForward::Inserts => mysql::carry_forward(database, &aside).await.map_err(told)?,
+        };
         let facts = json!({
-            "point": point, "aside": aside, "lost": lost,
-            "loadSeconds": loaded.as_secs_f64(), "swapSeconds": cut.elapsed().as_secs_f64(),
+            "point": point, "aside": aside, "lost": lost, "carried": carried,
+            "loadSeconds": loaded.as_secs_f64(), "swapSeconds": swapped.as_secs_f64(),
         });
         self.say(&facts, || {
             format!(
-                "{point} is live: loaded and compared in {:.1} s, swapped in within {} ms; what it replaced is kept in {aside}\n\
+                "{point} is live: loaded and compared in {:.1} s, swapped in within {} ms; what it replaced is kept in {aside}\n{}\
                  back again: backout db undo {aside}; when it is not needed any more: backout db discard {aside}",
                 loaded.as_secs_f64(),
-                cut.elapsed().as_millis()
+                swapped.as_millis(),
+                show::carried(&carried)
             )
         })
     }

@@ -13,6 +13,7 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 
 use crate::{
+    api::release::CarryForward,
     cli::{Db, DbCommand, Output, Server, TlsArgument},
     mysql::{self, Database, Endpoint, Manifest, Tls},
     secret::Sensitive,
@@ -43,7 +44,10 @@ async fn command(Db { command, store, output }: Db) -> Result<()> {
         DbCommand::List => call.list().await,
         DbCommand::Verify { point } => call.verify(&point).await,
         DbCommand::Rehearse { server, point } => call.rehearse(&database(&server, output)?, &point).await,
-        DbCommand::Restore { server, point, yes } => call.restore(&database(&server, output)?, &point, yes).await,
+        DbCommand::Restore { server, point, yes, carry_forward } => {
+            let carry = if carry_forward { CarryForward::Inserts } else { CarryForward::None };
+            call.restore(&database(&server, output)?, &point, yes, carry).await
+        }
         DbCommand::Undo { server, aside } => call.undo(&database(&server, output)?, &aside).await,
         DbCommand::Discard { server, schema } => call.discard(&database(&server, output)?, &schema).await,
         DbCommand::Export { point } => call.export(&point).await,

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use object_store::path::Path;
 use serde_json::{Value, json};
 
-use crate::mysql::{Agreement, Manifest, Part, Progress, TableLoss};
+use crate::mysql::{Agreement, Carried, Manifest, Part, Progress, TableLoss};
 
 /// A bar for each part of a call, one after the other.
 pub fn bars() -> impl Fn(Progress) + Send + Sync + 'static {
@@ -115,6 +115,15 @@ pub fn table(points: &[(Path, Manifest)]) -> String {
         cells.join("   ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What was carried forward, a line for each table; empty where nothing stood aside.
+pub fn carried(tables: &[Carried]) -> String {
+    let line = |table: &Carried| {
+        let why = if table.why.is_empty() { String::new() } else { format!(": {}", table.why.join("; ")) };
+        format!("{}: {} rows carried forward, {} kept aside{why}\n", table.table, table.carried, table.kept)
+    };
+    tables.iter().map(line).collect()
 }
 
 /// Restores with ordinary tools: digests first, then every file in its order.

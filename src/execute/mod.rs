@@ -114,8 +114,9 @@ impl Hands {
             Action::Fence { workloads } => fence::up(&task, workloads).await,
             Action::Approve { policy: _, risk } => approve::run(&task, risk, now).await,
             Action::RevertSchema { migrations, tolerated } => revert_schema::run(&task, migrations, *tolerated, now).await,
-            Action::Restore { point, shadow, aside, release: number, tolerated, keep: _ } => {
-                restore::run(&task, &restore::Cut { point, shadow, aside, release: *number, tolerated: *tolerated }, now).await
+            Action::Restore { point, shadow, aside, release: number, tolerated, keep: _, carry } => {
+                let cut = restore::Cut { point, shadow, aside, release: *number, tolerated: *tolerated, carry: *carry };
+                restore::run(&task, &cut, now).await
             }
             Action::Discard { schemas, ownership } => discard::run(&task, schemas, *ownership).await,
             Action::Unfence { workloads } => fence::down(&task, step, workloads).await,

@@ -9,8 +9,11 @@ use jiff::Timestamp;
 
 use super::{Error, Outcome, Task, approve, done, fence};
 use crate::{
-    api::operation::{Risk, Tolerated},
-    mysql::{self, Marker, Swap},
+    api::{
+        operation::{Risk, Tolerated},
+        release::CarryForward,
+    },
+    mysql::{self, Carried, Marker, Swap},
 };
 
 /// How long the swap waits for other transactions on these tables, in tries that each give up at once.
@@ -23,10 +26,11 @@ pub struct Cut<'a> {
     pub aside: &'a str,
     pub release: u64,
     pub tolerated: Tolerated,
+    pub carry: CarryForward,
 }
 
 pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outcome, Error> {
-    let Cut { point, shadow, aside, release, tolerated } = *cut;
+    let Cut { point, shadow, aside, release, tolerated, carry } = *cut;
     let database = task.own_database().await?;
     let swap = Swap {
         shadow: shadow.to_owned(),
@@ -48,6 +52,11 @@ pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outco
     }
     task.may_act()?;
     mysql::swap(&database, &swap).await?;
+    // Behind the fence, so that nobody deletes what would come back.
+    let carried = match carry {
+        CarryForward::None => Vec::new(),
+        CarryForward::Inserts => mysql::carry_forward(&database, aside).await?,
+    };
     // Measured after the swap, when neither side changes any more: the same after a crash as before it. Seen from the
     // aside the direction turns round: what it has and the live tables lack was inserted since the point.
     let (mut inserted, mut changed, mut deleted) = (0, 0, 0);
@@ -56,7 +65,44 @@ pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outco
         changed += table.changed;
         deleted += table.inserted;
     }
+    let forward = carried_forward(&carried);
     done(format!(
-        "{point} is live; since it was taken {inserted} rows had been inserted, {changed} changed, {deleted} deleted: they are kept in schema {aside}"
+        "{point} is live; since it was taken {forward}{inserted} rows had been inserted, {changed} changed, {deleted} deleted: they are kept in schema {aside}"
     ))
+}
+
+/// What came along, and what did not; empty where nothing was to.
+fn carried_forward(tables: &[Carried]) -> String {
+    let carried: u64 = tables.iter().map(|table| table.carried).sum();
+    let kept: Vec<String> = tables
+        .iter()
+        .filter(|table| !table.why.is_empty())
+        .map(|table| format!("{} of table {} ({})", table.kept, table.table, table.why.join("; ")))
+        .collect();
+    match (carried, kept.as_slice()) {
+        (0, []) => String::new(),
+        (_, []) => format!("{carried} rows had been inserted that are live again, and "),
+        (_, kept) => format!("{carried} rows had been inserted that are live again, not {}; ", kept.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_carried_forward_is_told_in_one_sentence() {
+        let table = |name: &str, carried, kept, why: &[&str]| Carried {
+            table: name.to_owned(),
+            carried,
+            kept,
+            why: why.iter().map(|why| (*why).to_owned()).collect(),
+        };
+        assert_eq!(carried_forward(&[]), "");
+        assert_eq!(carried_forward(&[table("a", 3, 0, &[])]), "3 rows had been inserted that are live again, and ");
+        assert_eq!(
+            carried_forward(&[table("a", 3, 0, &[]), table("b", 1, 2, &["a CHECK does not hold"])]),
+            "4 rows had been inserted that are live again, not 2 of table b (a CHECK does not hold); "
+        );
+    }
 }

@@ -10,6 +10,7 @@
 //! rehearse  load, and drop it again: how long a restore takes     touches nothing live
 //! loss      live ⟷ shadow: what a cut-over would take away        touches nothing
 //! swap      live ─▶ aside, shadow ─▶ live, one RENAME TABLE       atomic; undone by a swap with that aside as its source
+//! carry     aside ──rows inserted since──▶ live schema             adds rows, changes none
 //! migrate   the live schema forwards and back, statement by statement
 //! script_loss   what down scripts would take away                touches nothing
 //! ```
@@ -25,6 +26,7 @@
 mod beside;
 mod bookkeeping;
 mod capture;
+mod carry;
 mod checksum;
 mod chunk;
 mod clauses;
@@ -62,6 +64,7 @@ mod widening;
 pub use beside::{Beside, Standing, discard};
 pub use bookkeeping::{Applied, MARKER, MIGRATIONS, Marker, State};
 pub use capture::{Capture, capture};
+pub use carry::{Carried, carry_forward};
 pub use checksum::{TableSum, checksum};
 pub use chunk::Range;
 pub use destruction::{Destruction, TableName, Takes, Verb, destruction};

@@ -154,6 +154,11 @@ impl StoredObject {
 }
 
 impl Listed {
+    /// Whether rows that are inserted into the table run it.
+    pub fn fires_on_insert(&self, table: &str) -> bool {
+        self.on.as_ref().is_some_and(|on| on.table == table && on.moment.ends_with("INSERT"))
+    }
+
     pub fn made(&self) -> Made {
         Made { kind: self.kind, definer: self.definer.clone() }
     }

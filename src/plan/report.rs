@@ -6,7 +6,7 @@ use super::{Decision, input::World, journal, target::asked_digest};
 use crate::api::{
     names,
     operation::{Action, Kind, Operation, OperationState, Ownership, Plan, Risk},
-    release::{ApprovalPolicy, DatabaseSpec, ReleaseSpec, Workload},
+    release::{ApprovalPolicy, CarryForward, DatabaseSpec, ReleaseSpec, Workload},
     status::HistoryEntry,
 };
 
@@ -123,8 +123,12 @@ fn describe(action: &Action) -> String {
         Action::RevertSchema { migrations, .. } => {
             format!("run the down scripts of {}", numbers(migrations.iter().map(|revert| revert.migration)))
         }
-        Action::Restore { point, aside, keep, .. } => {
-            format!("swap {point} in for the live tables in one statement; those are kept in schema {aside} for {keep}")
+        Action::Restore { point, aside, keep, carry, .. } => {
+            let swap = format!("swap {point} in for the live tables in one statement; those are kept in schema {aside} for {keep}");
+            match carry {
+                CarryForward::None => swap,
+                CarryForward::Inserts => format!("{swap}; rows inserted since the point are carried forward where they fit"),
+            }
         }
         Action::Unfence { workloads } => {
             let names: Vec<String> = workloads.iter().map(|workload| format!("{} to {}", workload.name, workload.replicas)).collect();

@@ -161,6 +161,7 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
                     release,
                     tolerated: tolerated(world),
                     keep: world.spec.rollback.keep_aside,
+                    carry: world.spec.rollback.carry_forward,
                 },
             })
         }

@@ -89,6 +89,7 @@ fn plan(world: &World, aside: &Aside) -> Decision {
             release: entry.release,
             tolerated: rollback::tolerated(world),
             keep: world.spec.rollback.keep_aside,
+            carry: world.spec.rollback.carry_forward,
         },
     };
     let deploy = if aside.from == world.status.release { Deploy::Stays } else { Deploy::Release(entry.release) };

@@ -78,6 +78,10 @@ async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
     assert_eq!(ask(&mut root, "SELECT COUNT(*) FROM _backout_owner").await, "0");
     db(&["discard", undone["aside"].as_str().expect("it names what it keeps")]);
     assert_eq!(ask(&mut root, &beside).await, "0");
+    let carried = json(&db(&["restore", "before", "--yes", "--carry-forward", "--output", "json"]));
+    assert_eq!(carried["carried"], serde_json::json!([{"table": "a", "carried": 1, "kept": 0, "why": []}]));
+    assert_eq!(ask(&mut root, "SELECT CONCAT(COUNT(*), ' ', MIN(id)) FROM a").await, "3001 0");
+    db(&["discard", carried["aside"].as_str().expect("it names what it keeps")]);
 
     // A point that can't be read does not hide the others.
     std::fs::create_dir(store.join("broken")).expect("it can be made");

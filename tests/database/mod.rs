@@ -9,6 +9,7 @@ pub mod access;
 mod asking;
 mod backup;
 mod by_hand;
+mod carrying;
 mod cut_off;
 mod migrations;
 mod ownership;

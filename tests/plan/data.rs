@@ -5,7 +5,7 @@ use backout::{
     api::{
         Span,
         operation::{Action, Kind, OperationState, StepName, StepState},
-        release::RollbackTo,
+        release::{CarryForward, RollbackTo},
         status::{Aside, AsideState, Hold, ReleaseState, ReleaseStatus},
     },
     plan::{
@@ -89,6 +89,21 @@ fn rollback_to_a_backup_point_brings_its_data_back_once_under_the_release_that_r
     by a version that never was
       Stalled MissingRollbackTarget
     ");
+}
+
+#[test]
+fn what_is_carried_forward_is_in_the_plan_that_is_approved() {
+    for (carry, expected) in [(CarryForward::None, false), (CarryForward::Inserts, true)] {
+        let Given(world) = pinned("shop-2-predeploy").spec(|spec| spec.rollback.carry_forward = carry);
+        let Decision::Begin(begun) = decide(&world) else { panic!("the restore can be begun") };
+        let restore = begun.steps.iter().find_map(|step| match step.action {
+            Action::Restore { carry, .. } => Some(carry),
+            _ => None,
+        });
+        assert_eq!(restore, Some(carry));
+        let told = begun.plan.steps.iter().any(|step| step.contains("rows inserted since the point are carried forward"));
+        assert_eq!(told, expected);
+    }
 }
 
 #[test]

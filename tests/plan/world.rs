@@ -6,7 +6,7 @@ use backout::{
     api::{
         Content, Kept, Migration, names,
         operation::{Action, Kind, Operation, OperationState, Ownership, Plan, Revert, Risk, Scale, Step, StepName, StepState, Tolerated},
-        release::{ApprovalPolicy, ReleaseSpec, RollbackTo},
+        release::{ApprovalPolicy, CarryForward, ReleaseSpec, RollbackTo},
         status::{HistoryEntry, Quarantined, ReleaseState, ReleaseStatus},
     },
     plan::{
@@ -313,7 +313,15 @@ fn action(name: StepName, release: u64) -> Action {
         StepName::Stage => Action::Stage { point, shadow },
         StepName::Fence => Action::Fence { workloads },
         StepName::RevertSchema => Action::RevertSchema { migrations: vec![Revert { migration: 3, release: 3 }], tolerated: Tolerated::Any },
-        StepName::Restore => Action::Restore { point, shadow, aside, release, tolerated: Tolerated::Any, keep: Span::seconds(3600) },
+        StepName::Restore => Action::Restore {
+            point,
+            shadow,
+            aside,
+            release,
+            tolerated: Tolerated::Any,
+            keep: Span::seconds(3600),
+            carry: CarryForward::None,
+        },
         StepName::Approve => Action::Approve { policy: ApprovalPolicy::DataLoss, risk: Risk::Replacement { schema: shadow, since: None } },
         StepName::Discard => Action::Discard { schemas: vec![shadow], ownership: Ownership::Kept },
         StepName::Unfence => Action::Unfence { workloads },
