@@ -70,7 +70,8 @@ fn the_files_in_crds_are_those_of_the_code() {
 fn kubectl_shows_the_columns_that_the_readme_promises() {
     let release = ["Version", "Revision", "Phase", "Ready", "Status", "Age", "Release (wide)", "Backup (wide)", "Last rollback (wide)"];
     assert_eq!(columns(&definition::<Release>()), release);
-    let point = ["Release", "Before", "Reason", "Verified", "Schema", "Rows", "Bytes", "Taken", "Location (wide)"];
+    let point =
+        ["Release", "Before", "Reason", "Verified", "Schema", "Rows", "Bytes", "Rehearsed", "Restores in", "Taken", "Location (wide)"];
     assert_eq!(columns(&definition::<BackupPoint>()), point);
 }
 

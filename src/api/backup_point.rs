@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Span;
+
 /// One consistent, verified copy of a database at one instant. Made by Backout; the files are in the object store.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -23,6 +25,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Schema", type_ = "integer", json_path = ".status.schemaVersion"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes"),
+    printcolumn(name = "Rehearsed", type_ = "string", json_path = ".status.rehearsed.outcome"),
+    printcolumn(name = "Restores in", type_ = "string", json_path = ".status.rehearsed.took"),
     printcolumn(name = "Taken", type_ = "date", json_path = ".status.takenAt"),
     printcolumn(name = "Location", type_ = "string", json_path = ".status.location", priority = 1)
 )]
@@ -83,4 +87,34 @@ pub struct BackupPointStatus {
     /// Git revision of the release that ran when the point was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// Whether it was restored once to try it; absent: not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsed: Option<Rehearsed>,
+}
+
+/// A restore into a schema of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsed {
+    pub at: Timestamp,
+    pub outcome: RehearsalOutcome,
+    /// How long loading and comparing took: what a restore would take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Span>,
+    /// What was found.
+    pub message: String,
+}
+
+impl Rehearsed {
+    pub fn has_passed(&self) -> bool {
+        self.outcome == RehearsalOutcome::Passed
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RehearsalOutcome {
+    /// Every row is what was captured, and the server finds no fault with the tables.
+    Passed,
+    /// It can't be restored: it is never chosen.
+    Failed,
 }

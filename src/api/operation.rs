@@ -79,6 +79,8 @@ pub enum Kind {
     Undo,
     /// Drop schemas that are not needed any more.
     Cleanup,
+    /// Prove that a backup point can be restored.
+    Rehearse,
     /// Free what a deleted Release holds.
     Leave,
 }
@@ -92,6 +94,7 @@ impl Kind {
             Self::Restore => "Restore",
             Self::Undo => "Undo",
             Self::Cleanup => "Cleanup",
+            Self::Rehearse => "Rehearse",
             Self::Leave => "Leave",
         }
     }
@@ -256,6 +259,7 @@ pub enum StepName {
     Unfence,
     Approve,
     Discard,
+    Rehearse,
 }
 
 impl StepName {
@@ -276,6 +280,7 @@ impl StepName {
             Self::Unfence => "Unfence",
             Self::Approve => "Approve",
             Self::Discard => "Discard",
+            Self::Rehearse => "Rehearse",
         }
     }
 
@@ -296,6 +301,7 @@ impl StepName {
             Self::Unfence => "Unfencing",
             Self::Approve => "AwaitingApproval",
             Self::Discard => "CleaningUp",
+            Self::Rehearse => "Rehearsing",
         }
     }
 
@@ -310,6 +316,7 @@ impl StepName {
             | Self::Bake
             | Self::Stage
             | Self::Discard
+            | Self::Rehearse
             | Self::Fence
             | Self::RevertSchema
             | Self::Restore
@@ -332,6 +339,7 @@ impl StepName {
             | Self::Fence
             | Self::Approve
             | Self::Discard
+            | Self::Rehearse
             | Self::Unfence => false,
         }
     }
@@ -409,6 +417,9 @@ pub enum Action {
     /// Drop these schemas of Backout's own, and forget the ownership of the live one where the Release goes.
     #[serde(rename_all = "camelCase")]
     Discard { schemas: Vec<String>, ownership: Ownership },
+    /// Load a backup point into a schema of its own, compare it, and drop that again.
+    #[serde(rename_all = "camelCase")]
+    Rehearse { point: String, scratch: String },
     /// Scale the workloads back to what they had.
     #[serde(rename_all = "camelCase")]
     Unfence { workloads: Vec<Scale> },
@@ -432,6 +443,7 @@ impl Action {
             Self::Unfence { .. } => StepName::Unfence,
             Self::Approve { .. } => StepName::Approve,
             Self::Discard { .. } => StepName::Discard,
+            Self::Rehearse { .. } => StepName::Rehearse,
         }
     }
 }

@@ -267,6 +267,18 @@ pub enum TlsMode {
 pub struct BackupSpec {
     #[serde(default)]
     pub store: Store,
+    /// When it is proven that a point can be restored.
+    #[serde(default)]
+    pub rehearse: RehearsePolicy,
+}
+
+/// When a backup point is loaded into a schema of its own, compared and dropped again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RehearsePolicy {
+    #[default]
+    Never,
+    /// Once nothing else is to be done; anything that is asked for goes first and ends a rehearsal that runs.
+    AfterCapture,
 }
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

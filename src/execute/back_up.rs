@@ -36,7 +36,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     )
     .await?;
     let revision = task.release.status.as_ref().and_then(|status| status.last_applied_revision.clone());
-    let status = facts(&manifest, format!("{}/{prefix}", url.trim_end_matches('/')), revision);
+    let status = facts(&manifest, task.location(url, &prefix), revision);
     task.hands.pen.point(&object, &status).await?;
     done(format!(
         "BackupPoint {point}: {} tables, {} rows, {} bytes",
@@ -60,5 +60,6 @@ fn facts(manifest: &Manifest, location: String, revision: Option<String>) -> Bac
         rows: Some(manifest.rows()),
         bytes: Some(manifest.bytes()),
         revision,
+        rehearsed: None,
     }
 }

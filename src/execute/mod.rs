@@ -13,6 +13,7 @@ mod flush_cache;
 mod keep;
 mod migrate;
 mod preflight;
+mod rehearse;
 mod restore;
 mod revert_schema;
 mod stage;
@@ -23,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
+use rehearse::Rehearsals;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -53,6 +55,7 @@ pub struct Hands {
     evaluator: Evaluator,
     pen: Pen,
     streams: Arc<Semaphore>,
+    rehearsals: Rehearsals,
     leadership: Leadership,
 }
 
@@ -79,6 +82,7 @@ impl Hands {
             access,
             pen,
             streams: Arc::new(Semaphore::new(STREAMS)),
+            rehearsals: Rehearsals::default(),
             leadership,
         })
     }
@@ -97,6 +101,9 @@ impl Hands {
     /// its digest is the one that was planned.
     pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp) -> Outcome {
         let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
+        if step.name != StepName::Rehearse {
+            self.rehearsals.stop(task.uid());
+        }
         let done = match &step.action {
             Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
             Action::Preflight { release: number, migrations, reverts, database, cache } => {
@@ -118,6 +125,7 @@ impl Hands {
                 let cut = restore::Cut { point, shadow, aside, release: *number, tolerated: *tolerated, carry: *carry };
                 restore::run(&task, &cut, now).await
             }
+            Action::Rehearse { point, scratch } => rehearse::run(&task, point, scratch, now).await,
             Action::Discard { schemas, ownership } => discard::run(&task, schemas, *ownership).await,
             Action::Unfence { workloads } => fence::down(&task, step, workloads).await,
         };
@@ -292,6 +300,11 @@ impl Task<'_> {
             "labels": {names::MANAGED_BY.0: names::MANAGED_BY.1, names::RELEASE_LABEL: self.name},
             "ownerReferences": [self.release.controller_owner_ref(&())],
         })
+    }
+
+    /// The URL of a folder in the store.
+    fn location(&self, store: &str, prefix: &object_store::path::Path) -> String {
+        format!("{}/{prefix}", store.trim_end_matches('/'))
     }
 
     /// Folder of a backup point in the store: names of Releases repeat across namespaces and lives, uids don't.

@@ -245,9 +245,9 @@ fn seen_points<'a>(points: impl Iterator<Item = &'a BackupPoint>) -> BTreeMap<St
     points
         .map(|point| {
             let status = point.status.clone().unwrap_or_default();
-            let BackupPointStatus { verified, migrations, taken_at, .. } = status;
+            let BackupPointStatus { verified, migrations, taken_at, rehearsed, .. } = status;
             let (before, database) = (point.spec.before, point.spec.database.clone());
-            (point.name_any(), PointSeen { before, database, verified, migrations, taken_at })
+            (point.name_any(), PointSeen { before, database, verified, migrations, taken_at, rehearsed })
         })
         .collect()
 }

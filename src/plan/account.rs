@@ -14,7 +14,9 @@ use crate::api::{
 /// where nobody looks.
 pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
     match action {
-        Action::Stage { shadow, .. } if !status.shadows.contains(shadow) => status.shadows.push(shadow.clone()),
+        Action::Stage { shadow, .. } | Action::Rehearse { scratch: shadow, .. } if !status.shadows.contains(shadow) => {
+            status.shadows.push(shadow.clone());
+        }
         Action::Restore { aside, keep, .. } if status.asides.iter().all(|known| known.schema != *aside) => {
             let entry = replaced(status, aside, *keep, AsideState::Expected, now);
             status.asides.insert(0, entry);
@@ -33,6 +35,7 @@ pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
         | Action::Approve { .. }
         | Action::RevertSchema { .. }
         | Action::Discard { .. }
+        | Action::Rehearse { .. }
         | Action::Unfence { .. } => {}
     }
 }
@@ -55,6 +58,8 @@ pub fn done(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp
             status.shadows.retain(|schema| !schemas.contains(schema));
             status.asides.retain(|aside| !schemas.contains(&aside.schema));
         }
+        // It dropped what it had loaded.
+        Action::Rehearse { scratch, .. } => status.shadows.retain(|schema| schema != scratch),
         Action::Keep { .. }
         | Action::Preflight { .. }
         | Action::Migrate { .. }

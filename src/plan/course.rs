@@ -115,6 +115,7 @@ fn left_as_it_was(world: &World, operation: &Operation, database: &DatabaseSeen)
         | Action::Fence { .. }
         | Action::Approve { .. }
         | Action::Discard { .. }
+        | Action::Rehearse { .. }
         | Action::Unfence { .. } => true,
     });
     untouched && !journal::began_down(operation)
@@ -162,7 +163,7 @@ fn cancellable(operation: &Operation, step: &Step) -> bool {
         Kind::Deploy => !database_at_work,
         // A shadow is loaded beside what is live: nothing is touched by giving it up.
         Kind::Rollback | Kind::Restore | Kind::Undo => step.name.only_prepares() || step.name == StepName::Stage,
-        Kind::Repair | Kind::Cleanup => true,
+        Kind::Repair | Kind::Cleanup | Kind::Rehearse => true,
         Kind::Leave => false,
     }
 }

@@ -1,4 +1,5 @@
-//! Housekeeping at rest: replaced tables whose time has passed, and shadows that nothing will swap in any more, are dropped.
+//! Housekeeping at rest: replaced tables whose time has passed, and shadows that nothing will swap in any more, are dropped, and the
+//! newest backup point is rehearsed. One thing at a time, and anything that is asked for goes first.
 
 use std::time::Duration;
 
@@ -8,43 +9,75 @@ use super::{
     report::{self, Aim, Draft},
 };
 use crate::api::{
+    names,
     operation::{Action, Kind, OperationState, Ownership},
+    release::RehearsePolicy,
     status::HistoryEntry,
 };
 
-/// After a failed clean-up the next is not tried at once: nothing waits for it.
+/// After one that failed the next is not tried at once: nothing waits for it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(3600);
 
-/// The clean-up that is due, if any.
+/// What is due, if anything.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     world.spec.database.as_ref()?;
-    let failed_lately = world.status.operation.as_ref().is_some_and(|operation| {
-        operation.kind == Kind::Cleanup
-            && operation.state == OperationState::Failed
-            && operation
-                .finished_at
-                .is_some_and(|at| Duration::try_from(world.now.duration_since(at)).unwrap_or_default() < PAUSE_AFTER_FAILURE)
-    });
-    if failed_lately {
-        return None;
-    }
-    let expired = world.status.asides.iter().filter(|aside| aside.until <= world.now).map(|aside| aside.schema.clone());
-    let schemas: Vec<String> = world.status.shadows.iter().cloned().chain(expired).collect();
-    if schemas.is_empty() {
+    let (kind, cause, why, action) = discard(world).or_else(|| rehearse(world))?;
+    if failed_lately(world, kind) {
         return None;
     }
     Some(report::begin(
         world,
         Draft {
-            kind: Kind::Cleanup,
+            kind,
             aim: Aim::from(current),
-            cause: format!("{} not needed any more", if schemas.len() == 1 { "a schema is" } else { "schemas are" }),
+            cause,
             // Who reads the status must still see what the last rollback answered.
             remediates: world.status.operation.as_ref().and_then(|operation| operation.remediates),
             undoes: None,
-            why: "spec.rollback.keepAside has passed, or the rollback that loaded it was given up".to_owned(),
+            why: why.to_owned(),
             not_chosen: Vec::new(),
-            actions: vec![Action::Discard { schemas, ownership: Ownership::Kept }],
+            actions: vec![action],
         },
     ))
+}
+
+/// Kind, cause, reason and action.
+type Due = (Kind, String, &'static str, Action);
+
+fn failed_lately(world: &World, kind: Kind) -> bool {
+    world.status.operation.as_ref().is_some_and(|operation| {
+        operation.kind == kind
+            && operation.state == OperationState::Failed
+            && operation
+                .finished_at
+                .is_some_and(|at| Duration::try_from(world.now.duration_since(at)).unwrap_or_default() < PAUSE_AFTER_FAILURE)
+    })
+}
+
+fn discard(world: &World) -> Option<Due> {
+    let expired = world.status.asides.iter().filter(|aside| aside.until <= world.now).map(|aside| aside.schema.clone());
+    let schemas: Vec<String> = world.status.shadows.iter().cloned().chain(expired).collect();
+    if schemas.is_empty() {
+        return None;
+    }
+    let cause = format!("{} not needed any more", if schemas.len() == 1 { "a schema is" } else { "schemas are" });
+    let why = "spec.rollback.keepAside has passed, or what loaded it was given up";
+    Some((Kind::Cleanup, cause, why, Action::Discard { schemas, ownership: Ownership::Kept }))
+}
+
+/// The newest point of this database that was not tried yet. Older ones are what people chose not to try, or lost their turn.
+fn rehearse(world: &World) -> Option<Due> {
+    let database = world.spec.database.as_ref()?;
+    if database.backup.rehearse != RehearsePolicy::AfterCapture {
+        return None;
+    }
+    let place = database.mysql.place();
+    let ours = world.points.iter().filter(|(_, point)| point.verified && point.database.as_ref() == Some(&place));
+    let (name, point) = ours.max_by_key(|(_, point)| point.taken_at)?;
+    if point.rehearsed.is_some() {
+        return None;
+    }
+    let scratch = names::shadow(&database.mysql.name, &world.uid, &format!("rehearsal of {name}"));
+    let action = Action::Rehearse { point: name.clone(), scratch };
+    Some((Kind::Rehearse, format!("{name} was taken and not tried yet"), "spec.database.backup.rehearse is AfterCapture", action))
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::api::{
     Content, Kept,
+    backup_point::Rehearsed,
     operation::{Operation, OperationState},
     release::ReleaseSpec,
     status::{HistoryEntry, ReleaseState, ReleaseStatus},
@@ -197,4 +198,6 @@ pub struct PointSeen {
     /// The migrations in it, ascending; `None`: not recorded.
     pub migrations: Option<Vec<u64>>,
     pub taken_at: Option<Timestamp>,
+    /// `None`: it was not tried.
+    pub rehearsed: Option<Rehearsed>,
 }

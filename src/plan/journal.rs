@@ -122,7 +122,7 @@ pub fn opened(mut status: ReleaseStatus, operation: Operation) -> ReleaseStatus 
 fn remember(status: &mut ReleaseStatus, operation: &Operation) {
     match operation.kind {
         Kind::Deploy | Kind::Rollback | Kind::Restore | Kind::Undo => status.hold = None,
-        Kind::Repair | Kind::Cleanup | Kind::Leave => return,
+        Kind::Repair | Kind::Cleanup | Kind::Rehearse | Kind::Leave => return,
     }
     let at = operation.started_at;
     if let Some(release) = operation.remediates {
@@ -157,7 +157,7 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
     let leads_somewhere = match operation.kind {
         Kind::Deploy | Kind::Rollback | Kind::Undo | Kind::Leave => true,
-        Kind::Repair | Kind::Restore | Kind::Cleanup => false,
+        Kind::Repair | Kind::Restore | Kind::Cleanup | Kind::Rehearse => false,
     };
     let (to, version, revision) = (operation.to, operation.version.clone(), operation.revision.clone());
     let step = operation.steps.get_mut(index)?;
@@ -314,7 +314,8 @@ fn limit(step: StepName, timeout: Span) -> Option<Span> {
         | StepName::RevertSchema
         | StepName::Restore
         | StepName::Unfence
-        | StepName::Discard => Some(timeout),
+        | StepName::Discard
+        | StepName::Rehearse => Some(timeout),
     }
 }
 
@@ -377,7 +378,7 @@ pub fn closed(mut status: ReleaseStatus, end: OperationState, now: Timestamp) ->
         }
         (Kind::Undo, OperationState::Succeeded) => undone(&mut status, &operation),
         (Kind::Rollback | Kind::Restore | Kind::Undo, OperationState::Failed | OperationState::Superseded | OperationState::Running)
-        | (Kind::Repair | Kind::Cleanup | Kind::Leave, _)
+        | (Kind::Repair | Kind::Cleanup | Kind::Rehearse | Kind::Leave, _)
         | (Kind::Deploy, OperationState::Running) => {}
     }
     Some(status)
@@ -491,7 +492,8 @@ pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
             | Action::Approve { .. }
             | Action::RevertSchema { .. }
             | Action::Restore { .. }
-            | Action::Discard { .. } => {}
+            | Action::Discard { .. }
+            | Action::Rehearse { .. } => {}
         }
     }
     open

@@ -134,6 +134,7 @@ fn describe(action: &Action) -> String {
             let names: Vec<String> = workloads.iter().map(|workload| format!("{} to {}", workload.name, workload.replicas)).collect();
             format!("scale {}", names.join(", "))
         }
+        Action::Rehearse { point, scratch } => format!("load {point} into schema {scratch}, compare every row, and drop it again"),
         Action::Discard { schemas, ownership } => {
             let drop = if schemas.is_empty() { "drop no schema".to_owned() } else { format!("drop {}", schemas.join(", ")) };
             match ownership {

@@ -10,7 +10,9 @@ use super::{
     target::rest,
 };
 use crate::api::{
-    Content, names,
+    Content,
+    backup_point::{RehearsalOutcome, Rehearsed},
+    names,
     operation::{Action, ApprovalState, Kind, Revert, Risk, Scale, Tolerated, Use},
     release::{ApprovalPolicy, Method},
     status::HistoryEntry,
@@ -379,9 +381,13 @@ fn carried(database: &DatabaseSeen) -> Result<(), String> {
 
 /// The point is whole, and holds the schema that `target` runs on.
 fn fitting(world: &World, name: &str, target: &HistoryEntry, content: &Content) -> Result<(), String> {
-    let PointSeen { verified, migrations, database, .. } = world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
+    let PointSeen { before: _, verified, migrations, database, taken_at: _, rehearsed } =
+        world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
     if !verified {
         return Err(format!("BackupPoint {name} is not verified"));
+    }
+    if let Some(Rehearsed { outcome: RehearsalOutcome::Failed, message, .. }) = rehearsed {
+        return Err(format!("BackupPoint {name} failed its rehearsal: {message}"));
     }
     let here = world.spec.database.as_ref().map(|database| database.mysql.place());
     if database.is_some() && *database != here {

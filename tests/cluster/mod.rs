@@ -8,6 +8,7 @@ mod crash_points;
 mod hanging;
 mod judgement;
 mod leading;
+mod rehearsal;
 mod secrets;
 mod story;
 mod trust;

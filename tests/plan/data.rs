@@ -4,8 +4,9 @@
 use backout::{
     api::{
         Span,
+        backup_point::{RehearsalOutcome, Rehearsed},
         operation::{Action, Kind, OperationState, StepName, StepState},
-        release::{CarryForward, RollbackTo},
+        release::{CarryForward, RehearsePolicy, RollbackTo},
         status::{Aside, AsideState, Hold, ReleaseState, ReleaseStatus},
     },
     plan::{
@@ -307,6 +308,56 @@ fn what_an_undo_brought_back_stays_until_something_else_is_asked_for() {
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
     the hold was reset
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    ");
+}
+
+#[test]
+fn the_newest_point_is_rehearsed_once_at_rest_and_a_failed_one_is_never_chosen() {
+    let rehearse = |given: Given| {
+        given.spec(|spec| spec.database.as_mut().expect("it has one").backup.rehearse = RehearsePolicy::AfterCapture).with(|world| {
+            let place = world.spec.database.as_ref().map(|database| database.mysql.place());
+            world.points.values_mut().for_each(|point| point.database.clone_from(&place));
+        })
+    };
+    let with = |outcome| {
+        let rehearsed = Some(Rehearsed { at: at(500), outcome, took: None, message: "other values".to_owned() });
+        move |given: Given| given.with(|world| world.points.values_mut().for_each(|point| point.rehearsed.clone_from(&rehearsed)))
+    };
+    let (passed, failed) = (with(RehearsalOutcome::Passed), with(RehearsalOutcome::Failed));
+    let running = |given: Given| {
+        let begun = operation(&given.0, Kind::Rehearse, 2, &[StepName::Rehearse]).at(StepName::Rehearse, StepState::Started);
+        given.running(begun)
+    };
+    let rows = vec![
+        ("not tried", rehearse(Given::two_releases())),
+        ("nobody asks for it", Given::two_releases()),
+        ("it passed", passed(rehearse(Given::two_releases()))),
+        ("it failed", failed(rehearse(Given::two_releases()))),
+        ("of another database", rehearse(Given::two_releases()).with(|world| world.points.values_mut().for_each(|it| it.database = None))),
+        ("it runs", running(rehearse(Given::two_releases()))),
+        ("it runs and something is asked for", running(rehearse(Given::two_releases())).asks(content(4, &[1, 2]))),
+        ("a point that passed", passed(pinned("shop-2-predeploy"))),
+        ("a point that failed", failed(pinned("shop-2-predeploy"))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    not tried
+      Rehearse 2 → 2: Rehearse shop-2-predeploy
+    nobody asks for it
+      Ready ReconciliationSucceeded
+    it passed
+      Ready ReconciliationSucceeded
+    it failed
+      Ready ReconciliationSucceeded
+    of another database
+      Ready ReconciliationSucceeded
+    it runs
+      Run 0
+    it runs and something is asked for
+      Close Superseded
+    a point that passed
+      Restore 2 → 2: Preflight 2 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
+    a point that failed
+      Stalled NoWayBack
     ");
 }
 

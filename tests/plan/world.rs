@@ -136,6 +136,7 @@ impl Given {
                 verified: true,
                 migrations: Some(before.clone()),
                 taken_at: Some(at(number as i64)),
+                rehearsed: None,
             },
         );
         self.0.kept.insert(number, Kept { content, revision: format!("main@{number}"), secret_keys: BTreeMap::new() });
@@ -324,6 +325,7 @@ fn action(name: StepName, release: u64) -> Action {
         },
         StepName::Approve => Action::Approve { policy: ApprovalPolicy::DataLoss, risk: Risk::Replacement { schema: shadow, since: None } },
         StepName::Discard => Action::Discard { schemas: vec![shadow], ownership: Ownership::Kept },
+        StepName::Rehearse => Action::Rehearse { point, scratch: shadow },
         StepName::Unfence => Action::Unfence { workloads },
     }
 }
@@ -412,6 +414,7 @@ fn action_told(action: &Action) -> String {
         Action::Fence { workloads } | Action::Unfence { workloads } => format!("{name} {}", scales_told(workloads)),
         Action::Approve { policy, .. } => format!("{name} {policy:?}"),
         Action::Discard { schemas, .. } => format!("{name} {}", schemas.join(" ")),
+        Action::Rehearse { point, .. } => format!("{name} {point}"),
         Action::RevertSchema { migrations, .. } => {
             let scripts: Vec<String> = migrations.iter().map(|Revert { migration, release }| format!("{migration} of {release}")).collect();
             format!("{name} {}", scripts.join(" "))

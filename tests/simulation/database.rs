@@ -146,6 +146,7 @@ impl Simulation {
             | Action::Fence { .. }
             | Action::Approve { .. }
             | Action::Discard { .. }
+            | Action::Rehearse { .. }
             | Action::Unfence { .. } => Ok(failed("it is not the database's")),
         }
     }

@@ -187,7 +187,7 @@ fn operation(operation: &Operation, now: Timestamp, hash: &mut DefaultHasher) {
         (inserted, changed, deleted, by_scripts, uncertain, stale_after).hash(hash);
     }
     approval.iter().for_each(|Approval { state, by: _, at: _ }| (*state as u8).hash(hash));
-    if matches!(kind, Kind::Repair | Kind::Cleanup) {
+    if matches!(kind, Kind::Repair | Kind::Cleanup | Kind::Rehearse) {
         finished_at.map(|at| (age(now, at) / 1000).min(LONG_AGO)).hash(hash);
     }
     let mut ahead = *state == OperationState::Running;

@@ -294,7 +294,7 @@ impl Model {
 
 fn point_seen(point: &Point) -> PointSeen {
     let migrations = Some(point.content.applied.iter().map(|row| row.version).collect());
-    PointSeen { before: point.before, database: None, verified: point.complete, migrations, taken_at: None }
+    PointSeen { before: point.before, database: None, verified: point.complete, migrations, taken_at: None, rehearsed: None }
 }
 
 fn unseen<T>(reason: &'static str) -> Seen<T> {
