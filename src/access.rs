@@ -2,26 +2,21 @@
 //!
 //! A Release reaches only its own namespace: every look-up here takes the namespace from the Release, never from the spec.
 
-use std::{
-    collections::BTreeMap,
-    path::{Component, Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, Client};
-use object_store::{ObjectStore, local::LocalFileSystem};
+use object_store::ObjectStore;
 use tokio::{sync::OnceCell, time::timeout};
-use url::Url;
 
 use crate::{
-    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, TlsMode},
+    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, Store, TlsMode},
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
     mysql::{self, Database, Endpoint},
     secret::Sensitive,
+    stores::{self, Keys, Stores},
     trust::public_cas,
 };
 
@@ -38,8 +33,10 @@ pub enum Error {
     NotText { name: String, key: &'static str },
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
-    #[error("backup store {url}: {detail}")]
-    Store { url: String, detail: String },
+    #[error(transparent)]
+    Store(#[from] stores::Refused),
+    #[error("opening backup store {url} was given up: {detail}")]
+    Stopped { url: String, detail: String },
     #[error("Namespace kube-system has no uid: the API server's answer can't be right")]
     NoCluster,
     #[error("backup store {url} did not answer within {} s; check the volume", STORE_TIMEOUT.as_secs())]
@@ -56,11 +53,11 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Cluster(error) => error.class(),
-            Self::StoreAway { .. } | Self::NoCluster => Class::Transient,
+            Self::StoreAway { .. } | Self::Stopped { .. } | Self::NoCluster => Class::Transient,
             Self::SecretMissing { .. }
             | Self::KeyMissing { .. }
             | Self::NotText { .. }
-            | Self::Store { .. }
+            | Self::Store(_)
             | Self::NoSshSecret
             | Self::NoCa
             | Self::NoSigners { .. } => Class::Permanent,
@@ -77,7 +74,7 @@ impl Error {
             | Self::NoCa
             | Self::NoSigners { .. } => "SecretNotFound",
             Self::Cluster(_) | Self::NoCluster => "ApiServerUnavailable",
-            Self::Store { .. } | Self::StoreAway { .. } => "StoreUnavailable",
+            Self::Store(_) | Self::StoreAway { .. } | Self::Stopped { .. } => "StoreUnavailable",
         }
     }
 }
@@ -137,13 +134,21 @@ impl Access {
         Ok(uid.await?)
     }
 
-    /// Opens a backup store. Its folder may lie on a server that hangs: that holds up neither other Releases nor, for long, this one.
-    pub async fn store(&self, url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
-        let (stores, wanted) = (self.stores.clone(), url.to_owned());
-        match timeout(STORE_TIMEOUT, tokio::task::spawn_blocking(move || stores.open(&wanted))).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(stopped)) => Err(Error::Store { url: url.to_owned(), detail: stopped.to_string() }),
-            Err(_) => Err(Error::StoreAway { url: url.to_owned() }),
+    /// Opens a backup store. A folder may lie on a server that hangs: that holds up neither other Releases nor, for long, this one.
+    /// A store in a cloud is asked nothing yet.
+    pub async fn store(&self, namespace: &str, spec: &Store) -> Result<Arc<dyn ObjectStore>, Error> {
+        let keys = match &spec.secret_ref {
+            None => None,
+            Some(reference) => {
+                let Found { name, data } = self.secret(namespace, &reference.name).await?;
+                Some(Keys::new(format!("Secret {name}"), data))
+            }
+        };
+        let (stores, url) = (self.stores.clone(), spec.url.clone());
+        match timeout(STORE_TIMEOUT, tokio::task::spawn_blocking(move || stores.open(&url, keys.as_ref()))).await {
+            Ok(Ok(opened)) => Ok(opened?),
+            Ok(Err(stopped)) => Err(Error::Stopped { url: spec.url.clone(), detail: stopped.to_string() }),
+            Err(_) => Err(Error::StoreAway { url: spec.url.clone() }),
         }
     }
 
@@ -232,64 +237,6 @@ impl Access {
     }
 }
 
-/// The folder below which backup stores lie. Whoever may write a Release names a folder; it must not be one of the
-/// operator's others.
-#[derive(Clone, Debug)]
-pub struct Stores {
-    root: PathBuf,
-}
-
-impl Stores {
-    /// `root` is made by the first store if it is not there.
-    pub fn new(root: PathBuf) -> Self {
-        Self { root }
-    }
-
-    /// Opens the folder that `url` (`file:///…`) names; it is made if it is not there.
-    pub fn open(&self, url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
-        let fail = |detail: String| Error::Store { url: url.to_owned(), detail };
-        let outside = || fail(format!("it must lie inside the operator's folder for backups, {}", self.root.display()));
-        let parsed = Url::parse(url).map_err(|error| fail(error.to_string()))?;
-        let path = parsed.to_file_path().map_err(|()| fail("not a file:///… URL".to_owned()))?;
-        let below = path.strip_prefix(&self.root).map_err(|_| outside())?;
-        // A URL's `..` are resolved already; one that is percent-encoded comes back as it was.
-        if below.components().any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(outside());
-        }
-        let made = |error: std::io::Error| fail(format!("the folder can't be made: {error}; give the operator a volume there"));
-        if !self.root.exists() {
-            std::fs::create_dir_all(&self.root).and_then(|()| lasting(&self.root)).map_err(made)?;
-        }
-        let root = self.root.canonicalize().map_err(made)?;
-        // Part by part: through a symbolic link that leads elsewhere not even a folder is made.
-        let mut folder = root.clone();
-        for part in below {
-            folder.push(part);
-            if !folder.exists() {
-                std::fs::create_dir(&folder).or_else(already_there).and_then(|()| lasting(&folder)).map_err(made)?;
-            }
-            folder = folder.canonicalize().map_err(made)?;
-            if !folder.starts_with(&root) {
-                return Err(outside());
-            }
-        }
-        let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| fail(error.to_string()))?;
-        // A file is told to be written once it and its name are on the disk: after a power cut a manifest is there only with all
-        // the files that it names.
-        Ok(Arc::new(store.with_fsync(true)))
-    }
-}
-
-/// Puts a folder's name onto the disk.
-fn lasting(folder: &Path) -> std::io::Result<()> {
-    folder.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
-}
-
-/// Another Release may make the same folder at the same moment.
-fn already_there(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
-}
-
 fn ssh(secret: &Found) -> Result<SshAccess, Error> {
     Ok(SshAccess {
         identity: Sensitive::new(secret.required("identity")?),
@@ -332,56 +279,5 @@ impl Found {
 
     fn missing(&self, key: &'static str) -> Error {
         Error::KeyMissing { name: self.name.clone(), key }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path};
-
-    use super::Stores;
-
-    #[test]
-    fn a_store_lies_inside_the_folder_for_backups_whatever_its_url_looks_like() {
-        let home = tempfile::tempdir().unwrap();
-        let (root, elsewhere) = (home.path().join("backups"), home.path().join("elsewhere"));
-        fs::create_dir_all(root.join("deep")).unwrap();
-        fs::create_dir_all(&elsewhere).unwrap();
-        symlink(&elsewhere, root.join("away")).unwrap();
-        symlink(root.join("deep"), root.join("within")).unwrap();
-        fs::write(root.join("file"), "").unwrap();
-        let stores = Stores::new(root.clone());
-        let url = |below: &str| format!("file://{}{below}", root.display());
-        for (url, opens) in [
-            (url(""), true),
-            (url("/"), true),
-            (url("/liqui/api"), true),
-            (url("/deep/../deep"), true),
-            (url("/within/liqui"), true),
-            (url("/../backups/liqui"), true),
-            (url("-beside"), false),
-            (url("/../elsewhere"), false),
-            (url("/%2e%2e/elsewhere"), false),
-            (url("/..%2felsewhere"), false),
-            (url("/away"), false),
-            (url("/away/liqui"), false),
-            (url("/file/liqui"), false),
-            ("file:///etc".to_owned(), false),
-            ("file:///".to_owned(), false),
-            ("file://host/var/lib".to_owned(), false),
-            ("s3://bucket/liqui".to_owned(), false),
-        ] {
-            let opened = stores.open(&url).map(drop).map_err(|error| (error.reason(), error.to_string()));
-            assert_eq!(opened.is_ok(), opens, "{url}: {opened:?}");
-            if let Err((reason, message)) = opened {
-                assert_eq!(reason, "StoreUnavailable");
-                assert!(message.contains(&url), "{message}");
-            }
-        }
-        let store = format!("{:?}", stores.open(&url("/liqui")));
-        assert!(store.contains("fsync: true"), "a manifest could outlive the files that it names: {store}");
-        let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
-        assert_eq!(left(&elsewhere), 0, "nothing is made outside");
-        assert!(root.join("liqui/api").is_dir());
     }
 }

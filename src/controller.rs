@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Access, Stores},
+    access::Access,
     api::{BackupPoint, Release, names},
     cli::Settings,
     cluster::{self, within},
@@ -43,6 +43,7 @@ use crate::{
     observe::{Eyes, GitError, git::Limits},
     plan::{self, Decision, input::Seen, journal::Outcome},
     record::{self, Pen},
+    stores::Stores,
     telemetry::{self, Metrics, Readiness},
     webhook,
 };
@@ -119,7 +120,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 
     let controller = Controller::new(Api::<DeserializeGuard<Release>>::all(client.clone()), watcher::Config::default());
     let releases = controller.store();
-    let access = Access::new(client.clone(), Stores::new(settings.backups()));
+    let access = Access::new(client.clone(), Stores::new(settings.backups(), settings.own_stores.clone()));
     let pen = Pen::new(client.clone(), metrics.clone());
     let context = Arc::new(Context {
         eyes: Eyes::new(

@@ -20,8 +20,9 @@
 //! | [`execute`] | hands: one file a step | plan's inputs and outcomes, access, mysql, cache, target, expression, lease, record (for backup points) |
 //! | [`record`] | pen: the only writer of status | plan's journal, summary and needs |
 //! | [`mysql`], [`cache`], [`target`] | engines: know neither each other nor the rooms above | error, secret, cluster |
-//! | [`db`] | the data engine by hand | api's names, cli, mysql, secret, trust |
-//! | [`access`] | from a Release's references to connections | api, engines, secret, trust |
+//! | [`db`] | the data engine by hand | api's names, cli, mysql, secret, stores, trust |
+//! | [`access`] | from a Release's references to connections | api, engines, secret, stores, trust |
+//! | [`stores`] | from a URL and keys to a backup store | secret, reach |
 //! | [`trust`] | the CAs of this machine | nobody |
 //! | [`reach`] | addresses that no Release may reach | nobody |
 //! | [`expression`] | a check's CEL, judged by a process of its own | nobody |
@@ -59,6 +60,7 @@ pub mod plan;
 pub mod reach;
 pub mod record;
 pub mod secret;
+pub mod stores;
 pub mod target;
 pub mod telemetry;
 pub mod trust;

@@ -123,11 +123,17 @@ impl Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(allowed(name.as_str(), found)?.into_iter()) as Addrs)
-        })
+        Box::pin(async move { Ok(Box::new(look_up(name.as_str()).await?.into_iter()) as Addrs) })
     }
+}
+
+/// The addresses of a name that may be reached.
+///
+/// # Errors
+/// The look-up's, or [`Refused`] where there are only others.
+pub async fn look_up(name: &str) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+    Ok(allowed(name, found)?)
 }
 
 /// The addresses that may be reached; a refusal where there were only others.

@@ -98,7 +98,8 @@ fn the_api_server_refuses_what_can_not_be_meant() {
         "!self.url.startsWith('ssh://') || has(self.secretRef)",
         "!has(self.verify) || self.verify.mode == 'HEAD' || has(self.ref.tag)",
         "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
-        "self.startsWith('file:///')",
+        "self.startsWith('file:///') || self.startsWith('s3://') || self.startsWith('gs://') || self.startsWith('az://')",
+        "!has(self.secretRef) || !self.url.startsWith('file://')",
     ] {
         assert!(there.contains(&rule), "{rule} is gone; there are {there:#?}");
     }

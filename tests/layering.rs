@@ -8,14 +8,17 @@ use std::{
 
 /// What each room may import: another room, or only a part of it. A room may always import itself.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("access", &["api", "cache", "cluster", "error", "mysql", "secret", "trust"]),
+    ("access", &["api", "cache", "cluster", "error", "mysql", "secret", "stores", "trust"]),
     ("api", &[]),
     ("cache", &["error", "secret"]),
-    ("cli", &["api"]),
+    ("cli", &["api", "stores"]),
     ("cluster", &["error"]),
-    ("controller", &["access", "api", "cli", "cluster", "error", "execute", "lease", "observe", "plan", "record", "telemetry", "webhook"]),
+    (
+        "controller",
+        &["access", "api", "cli", "cluster", "error", "execute", "lease", "observe", "plan", "record", "stores", "telemetry", "webhook"],
+    ),
     ("crd", &["api"]),
-    ("db", &["api", "cli", "mysql", "secret", "trust"]),
+    ("db", &["api", "cli", "mysql", "secret", "stores", "trust"]),
     ("error", &[]),
     (
         "execute",
@@ -43,6 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("reach", &[]),
     ("record", &["api", "cluster", "error", "plan::Verdict", "plan::journal", "plan::summary", "telemetry"]),
     ("secret", &[]),
+    ("stores", &["reach", "secret"]),
     ("target", &["cluster", "error"]),
     ("telemetry", &["cli"]),
     ("trust", &[]),

@@ -283,17 +283,26 @@ pub enum RehearsePolicy {
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.secretRef) || !self.url.startsWith('file://')").message("spec.database.backup.store: a file:/// store has no keys, remove secretRef"))]
 pub struct Store {
-    /// Folder on the operator's volume, as `file:///…`.
+    /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or a folder on the operator's volume, as `file:///…`.
     #[serde(default = "defaults::store_url")]
-    #[x_kube(validation = Rule::new("self.startsWith('file:///')").message("spec.database.backup.store.url must begin with file:///"))]
+    #[x_kube(validation = Rule::new("self.startsWith('file:///') || self.startsWith('s3://') || self.startsWith('gs://') || self.startsWith('az://')").message("spec.database.backup.store.url must begin with file:///, s3://, gs:// or az://"))]
     #[schemars(length(max = 1024))]
     pub url: String,
+    /// Secret with the store's keys, under the names that its own tools have for them in the environment, and `ca.crt` where its CA is
+    /// not a public one. S3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`,
+    /// `AWS_VIRTUAL_HOSTED_STYLE_REQUEST`, `AWS_ALLOW_HTTP`. Google Cloud Storage: `GOOGLE_SERVICE_ACCOUNT_KEY` (JSON). Azure:
+    /// `AZURE_STORAGE_ACCOUNT_NAME` with `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_SAS_TOKEN`, or `AZURE_CLIENT_ID`,
+    /// `AZURE_CLIENT_SECRET` and `AZURE_TENANT_ID`; `AZURE_STORAGE_ENDPOINT`, `AZURE_ALLOW_HTTP`. Without it the operator's own identity
+    /// is used, where its arguments say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalRef>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: defaults::store_url() }
+        Self { url: defaults::store_url(), secret_ref: None }
     }
 }
 

@@ -10,9 +10,13 @@ use url::Url;
 pub struct Db {
     #[command(subcommand)]
     pub command: DbCommand,
-    /// Folder of the backup points.
+    /// Folder of the backup points, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix with the keys that the environment
+    /// holds (AWS_ACCESS_KEY_ID, …), or as this machine.
     #[arg(long, global = true, env = "BACKOUT_DB_STORE", default_value = "backups")]
-    pub store: PathBuf,
+    pub store: String,
+    /// File with the CAs (PEM) that vouch for a store in a cloud [default: those of this machine]
+    #[arg(long, global = true, env = "BACKOUT_DB_STORE_CA")]
+    pub store_ca: Option<PathBuf>,
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }

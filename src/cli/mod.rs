@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::Span;
+use crate::{api::Span, stores::Place};
 pub use db::{Db, DbCommand, Output, Server, TlsArgument};
 
 /// Takes complete releases back: application, configuration, schema, data and cache.
@@ -42,6 +42,10 @@ pub struct Settings {
     /// Folder for backup points; a Release's file:///… stores must lie inside it [default: backups inside --data]
     #[arg(long, env = "BACKOUT_BACKUPS")]
     backups: Option<PathBuf>,
+    /// A store in a cloud (s3://bucket/prefix) that Releases may use without keys of their own: as the operator's workload identity or
+    /// instance role, or with the keys of its environment. May be given several times; no other is opened without a Secret.
+    #[arg(long = "own-store", env = "BACKOUT_OWN_STORES", value_delimiter = ',')]
+    pub own_stores: Vec<Place>,
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "BACKOUT_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,

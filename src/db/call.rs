@@ -22,6 +22,13 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Stands where a Release's uid would: who does it, as the database remembers it.
 const BY_HAND: &str = "by-hand";
 
+/// Where ordinary tools find a point.
+pub enum Folder<'a> {
+    Here(&'a str),
+    /// Below this URL: they need a copy.
+    Away(&'a str),
+}
+
 /// What every command has at hand.
 pub struct Call {
     pub store: Arc<dyn ObjectStore>,
@@ -140,11 +147,21 @@ impl Call {
         mysql::export(&self.store, &path(point)?, &mut stdout().lock()).await.map_err(told)
     }
 
-    pub async fn script(&self, point: &str, store: &std::path::Path) -> Result<()> {
+    pub async fn script(&self, point: &str, folder: Folder<'_>) -> Result<()> {
         let prefix = path(point)?;
         let manifest = self.manifest(&prefix).await?;
-        let folder = std::path::absolute(store).map_err(|error| error.to_string())?.join(prefix.as_ref());
-        self.say(&json!({"script": show::script(&manifest, &folder)}), || show::script(&manifest, &folder))
+        let folder = match folder {
+            Folder::Here(store) => {
+                let folder = std::path::absolute(store).map_err(|error| error.to_string())?.join(prefix.as_ref());
+                show::Folder { name: folder.display().to_string(), copied_from: None }
+            }
+            Folder::Away(store) => {
+                let name = prefix.filename().unwrap_or_default().to_owned();
+                show::Folder { name, copied_from: Some(format!("{}/{prefix}", store.trim_end_matches('/'))) }
+            }
+        };
+        let script = show::script(&manifest, &folder);
+        self.say(&json!({"script": script}), || script.clone())
     }
 
     async fn manifest(&self, prefix: &Path) -> Result<Manifest> {

@@ -6,20 +6,21 @@ mod show;
 use std::{
     fs,
     io::{IsTerminal as _, Write as _, stdin, stdout},
+    path::Path,
     sync::Arc,
 };
 
-use futures::TryStreamExt as _;
-use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path as Prefix};
 
 use crate::{
     api::release::CarryForward,
     cli::{Db, DbCommand, Output, Server, TlsArgument},
     mysql::{self, Database, Endpoint, Manifest, Tls},
     secret::Sensitive,
+    stores,
     trust::public_cas,
 };
-use call::Call;
+use call::{Call, Folder};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -32,13 +33,8 @@ pub fn run(arguments: Db) -> Result<()> {
     runtime.block_on(command(arguments))
 }
 
-async fn command(Db { command, store, output }: Db) -> Result<()> {
-    if matches!(command, DbCommand::Capture { .. }) {
-        fs::create_dir_all(&store).map_err(|error| format!("{}: {error}", store.display()))?;
-    }
-    let folder = LocalFileSystem::new_with_prefix(&store)
-        .map_err(|error| format!("{} is no folder of backup points: {error}; name it with --store", store.display()))?;
-    let call = Call { store: Arc::new(folder), output };
+async fn command(Db { command, store: place, store_ca, output }: Db) -> Result<()> {
+    let call = Call { store: store(&place, store_ca.as_deref(), &command)?, output };
     match command {
         DbCommand::Capture { server, point } => call.capture(&database(&server, output)?, point).await,
         DbCommand::List => call.list().await,
@@ -51,8 +47,30 @@ async fn command(Db { command, store, output }: Db) -> Result<()> {
         DbCommand::Undo { server, aside } => call.undo(&database(&server, output)?, &aside).await,
         DbCommand::Discard { server, schema } => call.discard(&database(&server, output)?, &schema).await,
         DbCommand::Export { point } => call.export(&point).await,
-        DbCommand::RestoreScript { point } => call.script(&point, &store).await,
+        DbCommand::RestoreScript { point } => {
+            call.script(&point, if is_in_a_cloud(&place) { Folder::Away(&place) } else { Folder::Here(&place) }).await
+        }
     }
+}
+
+/// The store that the arguments name; a folder is made for its first point.
+fn store(place: &str, ca: Option<&Path>, command: &DbCommand) -> Result<Arc<dyn ObjectStore>> {
+    if is_in_a_cloud(place) {
+        // Another call of this process may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let ca = ca.map(|file| fs::read(file).map_err(|error| format!("{}: {error}", file.display()))).transpose()?;
+        return stores::by_hand(place, ca).map_err(|refused| refused.to_string());
+    }
+    if matches!(command, DbCommand::Capture { .. }) {
+        fs::create_dir_all(place).map_err(|error| format!("{place}: {error}"))?;
+    }
+    let folder = LocalFileSystem::new_with_prefix(place)
+        .map_err(|error| format!("{place} is no folder of backup points: {error}; name it with --store"))?;
+    Ok(Arc::new(folder))
+}
+
+fn is_in_a_cloud(place: &str) -> bool {
+    place.contains("://")
 }
 
 /// The database that the arguments name. How far a call has come is shown where somebody looks.
@@ -94,12 +112,9 @@ fn database(server: &Server, output: Output) -> Result<Database> {
 }
 
 /// Every complete backup point below the store's folder, by name; and what is wrong with others.
-async fn points(store: &Arc<dyn ObjectStore>) -> Result<(Vec<(Path, Manifest)>, Vec<String>)> {
+async fn points(store: &Arc<dyn ObjectStore>) -> Result<(Vec<(Prefix, Manifest)>, Vec<String>)> {
     let (mut found, mut broken) = (Vec::new(), Vec::new());
-    let files: Vec<_> = store.list(None).try_collect().await.map_err(|error| error.to_string())?;
-    for file in files.iter().filter(|file| file.location.filename() == Some("manifest.json")) {
-        let parts: Vec<_> = file.location.parts().collect();
-        let prefix = Path::from_iter(parts.iter().take(parts.len() - 1).cloned());
+    for prefix in mysql::points(store).await.map_err(|error| error.to_string())? {
         match mysql::read_manifest(store, &prefix).await {
             Ok(manifest) => found.extend(manifest.map(|manifest| (prefix, manifest))),
             Err(error) => broken.push(error.to_string()),

@@ -1,7 +1,6 @@
 //! What people see.
 
 use std::{
-    path::Path as Folder,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -126,13 +125,22 @@ pub fn carried(tables: &[Carried]) -> String {
     tables.iter().map(line).collect()
 }
 
+/// Where the script finds the files.
+pub struct Folder {
+    pub name: String,
+    /// The URL of which the folder is a copy that somebody has to make.
+    pub copied_from: Option<String>,
+}
+
 /// Restores with ordinary tools: digests first, then every file in its order.
 pub fn script(manifest: &Manifest, folder: &Folder) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let sums: String = manifest.files().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
+    let copy = folder.copied_from.as_ref().map(|url| format!("# It runs beside a copy of {url}, in the folder {}.\n", folder.name));
     format!(
         "#!/bin/sh\n\
          # Restores {point} ({rows} rows of {database} as of {taken}) into an empty schema, for example: sh restore.sh my_schema\n\
+         {copy}\
          # The client reads host, user and password from its own configuration, ~/.my.cnf.\n\
          set -eu\n\
          schema=$1\n\
@@ -148,7 +156,8 @@ pub fn script(manifest: &Manifest, folder: &Folder) -> String {
         rows = manifest.rows(),
         database = manifest.database,
         taken = manifest.taken_at,
-        folder = quoted(&folder.display().to_string()),
+        folder = quoted(&folder.name),
+        copy = copy.unwrap_or_default(),
         charset = manifest.charset,
         collation = manifest.collation,
     )

@@ -17,7 +17,7 @@ use crate::{
 
 pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, Error> {
     let url = &task.database_spec()?.backup.store.url;
-    let store = task.hands.access.store(url).await?;
+    let store = task.store().await?;
     let prefix = task.prefix(point);
     let database = task.database().await?;
     let labels = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };

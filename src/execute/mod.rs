@@ -24,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
+use object_store::ObjectStore;
 use rehearse::Rehearsals;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -234,6 +235,10 @@ impl Task<'_> {
     async fn database(&self) -> Result<Database, Error> {
         let database = self.hands.access.database(&self.namespace, self.database_spec()?).await?;
         Ok(database.with_statement_timeout(self.release.spec.timeout.0))
+    }
+
+    async fn store(&self) -> Result<Arc<dyn ObjectStore>, Error> {
+        Ok(self.hands.access.store(&self.namespace, &self.database_spec()?.backup.store).await?)
     }
 
     /// The database, to be changed. A Release that was made again under its name is still its owner; any other is refused.

@@ -27,9 +27,7 @@ pub async fn run(task: &Task<'_>, number: u64, scripts: Scripts<'_>, database: U
     if database == Use::Needed {
         problems.extend(ups(&kept, scripts.migrations));
         problems.extend(downs(task, scripts.reverts).await?);
-        if let Err(error) = task.hands.access.store(&task.database_spec()?.backup.store.url).await {
-            problems.push(error.to_string());
-        }
+        problems.extend(store(task).await.err().map(|error| error.to_string()));
     }
     if cache == Use::Needed
         && let Err(error) = reach(task).await
@@ -56,6 +54,11 @@ struct Found {
 
 async fn reach(task: &Task<'_>) -> Result<(), Error> {
     Ok(task.cache().await?.ping().await?)
+}
+
+/// The store can be opened and says what it holds.
+async fn store(task: &Task<'_>) -> Result<(), Error> {
+    Ok(mysql::ask_store(&task.store().await?, &task.prefix("")).await?)
 }
 
 /// The scripts that will be run.

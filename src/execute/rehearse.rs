@@ -99,7 +99,7 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
 }
 
 async fn begin(task: &Task<'_>, point: &str, scratch: &str) -> Result<(), Error> {
-    let store = task.hands.access.store(&task.database_spec()?.backup.store.url).await?;
+    let store = task.store().await?;
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
     // As many as may run at the same time; without a place it is asked for again.
     let Ok(place) = Arc::clone(&task.hands.streams).try_acquire_owned() else { return Ok(()) };

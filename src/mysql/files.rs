@@ -7,8 +7,8 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::error::{Error, Result};
-use super::manifest::{File, Manifest, read_manifest};
-use super::store::{Download, Unpacked};
+use super::manifest::{FILE, File, Manifest, read_manifest};
+use super::store::{self, Download, Unpacked};
 
 /// Reads every file of the backup at `prefix` and compares its digest.
 ///
@@ -35,6 +35,15 @@ pub async fn export(store: &Arc<dyn ObjectStore>, prefix: &Path, out: &mut impl 
         unpacked.finish(&file.sha256)?;
     }
     out.flush().map_err(|error| Error::Output { reason: error.to_string() })
+}
+
+/// Where in the store complete backups lie, in no order.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn points(store: &Arc<dyn ObjectStore>) -> Result<Vec<Path>> {
+    let folder = |file: Path| (file.filename() == Some(FILE)).then(|| Path::from_iter(file.parts().take(file.parts_count() - 1)));
+    Ok(store::list(store).await?.into_iter().filter_map(folder).collect())
 }
 
 /// The manifest of a backup that is there.

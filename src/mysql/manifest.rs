@@ -20,7 +20,7 @@ use super::views::Agreement;
 const FORMAT: u32 = 3;
 /// The oldest that this engine reads: it has no stored objects, since a schema with any was refused.
 const OLDEST: u32 = 2;
-const FILE: &str = "manifest.json";
+pub(super) const FILE: &str = "manifest.json";
 /// The field that is left out of its own digest.
 const DIGEST: &str = "digest";
 

@@ -10,6 +10,7 @@ mod asking;
 mod backup;
 mod by_hand;
 mod carrying;
+mod cloud;
 mod cut_off;
 mod migrations;
 mod ownership;

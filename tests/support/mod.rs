@@ -8,3 +8,4 @@ pub mod parts;
 pub mod place;
 pub mod process;
 pub mod repository;
+pub mod s3;
