@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
-    api::release::{CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, Store, TlsMode},
+    api::release::{self, BackupSpec, CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, TlsMode},
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
@@ -35,6 +35,10 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
     #[error(transparent)]
     Store(#[from] stores::Refused),
+    #[error("spec.database.backup.encryption.recipients: {0}")]
+    Recipients(mysql::KeyError),
+    #[error("key identity of Secret {name}: {error}")]
+    Identity { name: String, error: mysql::KeyError },
     #[error("opening backup store {url} was given up: {detail}")]
     Stopped { url: String, detail: String },
     #[error("Namespace kube-system has no uid: the API server's answer can't be right")]
@@ -58,6 +62,8 @@ impl Error {
             | Self::KeyMissing { .. }
             | Self::NotText { .. }
             | Self::Store(_)
+            | Self::Recipients(_)
+            | Self::Identity { .. }
             | Self::NoSshSecret
             | Self::NoCa
             | Self::NoSigners { .. } => Class::Permanent,
@@ -70,11 +76,12 @@ impl Error {
             Self::SecretMissing { .. }
             | Self::KeyMissing { .. }
             | Self::NotText { .. }
+            | Self::Identity { .. }
             | Self::NoSshSecret
             | Self::NoCa
             | Self::NoSigners { .. } => "SecretNotFound",
             Self::Cluster(_) | Self::NoCluster => "ApiServerUnavailable",
-            Self::Store(_) | Self::StoreAway { .. } | Self::Stopped { .. } => "StoreUnavailable",
+            Self::Store(_) | Self::Recipients(_) | Self::StoreAway { .. } | Self::Stopped { .. } => "StoreUnavailable",
         }
     }
 }
@@ -134,9 +141,25 @@ impl Access {
         Ok(uid.await?)
     }
 
-    /// Opens a backup store. A folder may lie on a server that hangs: that holds up neither other Releases nor, for long, this one.
-    /// A store in a cloud is asked nothing yet.
-    pub async fn store(&self, namespace: &str, spec: &Store) -> Result<Arc<dyn ObjectStore>, Error> {
+    /// Opens a backup store, to write into it: what is sealed can't be opened. A folder may lie on a server that hangs: that holds up
+    /// neither other Releases nor, for long, this one. A store in a cloud is asked nothing yet.
+    pub async fn store(&self, namespace: &str, spec: &BackupSpec) -> Result<mysql::Store, Error> {
+        Ok(mysql::Store::new(self.objects(namespace, &spec.store).await?).with_sealing(sealing(spec)?))
+    }
+
+    /// The same, with the key that opens what is sealed.
+    pub async fn readable_store(&self, namespace: &str, spec: &BackupSpec) -> Result<mysql::Store, Error> {
+        let store = self.store(namespace, spec).await?;
+        let Some(reference) = spec.encryption.as_ref().and_then(|encryption| encryption.identity_secret_ref.as_ref()) else {
+            return Ok(store);
+        };
+        let secret = self.secret(namespace, &reference.name).await?;
+        let identity = Sensitive::new(secret.required("identity")?);
+        let opening = sealing(spec)?.with_identity(&identity).map_err(|error| Error::Identity { name: secret.name, error })?;
+        Ok(store.with_sealing(opening))
+    }
+
+    async fn objects(&self, namespace: &str, spec: &release::Store) -> Result<Arc<dyn ObjectStore>, Error> {
         let keys = match &spec.secret_ref {
             None => None,
             Some(reference) => {
@@ -235,6 +258,12 @@ impl Access {
         let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
         Ok(Found { name: name.to_owned(), data })
     }
+}
+
+/// For whom the points of a Release are encrypted.
+fn sealing(spec: &BackupSpec) -> Result<mysql::Sealing, Error> {
+    let recipients = spec.encryption.as_ref().map(|encryption| encryption.recipients.as_slice()).unwrap_or_default();
+    mysql::Sealing::new(recipients).map_err(Error::Recipients)
 }
 
 fn ssh(secret: &Found) -> Result<SshAccess, Error> {

@@ -100,6 +100,7 @@ fn the_api_server_refuses_what_can_not_be_meant() {
         "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
         "self.startsWith('file:///') || self.startsWith('s3://') || self.startsWith('gs://') || self.startsWith('az://')",
         "!has(self.secretRef) || !self.url.startsWith('file://')",
+        "self.all(key, key.matches('^age1[02-9ac-hj-np-z]{58}$'))",
     ] {
         assert!(there.contains(&rule), "{rule} is gone; there are {there:#?}");
     }

@@ -270,6 +270,9 @@ pub struct BackupSpec {
     /// When it is proven that a point can be restored.
     #[serde(default)]
     pub rehearse: RehearsePolicy,
+    /// Encrypt the files before they leave the operator. Points that are there stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 /// When a backup point is loaded into a schema of its own, compared and dropped again.
@@ -279,6 +282,20 @@ pub enum RehearsePolicy {
     Never,
     /// Once nothing else is to be done; anything that is asked for goes first and ends a rehearsal that runs.
     AfterCapture,
+}
+
+/// Encryption of backup points with age.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Encryption {
+    /// Public keys, as `age-keygen` prints them (`age1…`): the secret key of any one of them opens the points.
+    #[x_kube(validation = Rule::new("self.all(key, key.matches('^age1[02-9ac-hj-np-z]{58}$'))").message("spec.database.backup.encryption.recipients are public keys of age, as age-keygen prints them: age1…"))]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 62)))]
+    pub recipients: Vec<String>,
+    /// Secret with `identity`, the file that `age-keygen` wrote. Only what reads a point needs it: without it a point can be taken and its
+    /// files compared, and is brought back by hand alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_secret_ref: Option<LocalRef>,
 }
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

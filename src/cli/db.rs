@@ -17,6 +17,9 @@ pub struct Db {
     /// File with the CAs (PEM) that vouch for a store in a cloud [default: those of this machine]
     #[arg(long, global = true, env = "BACKOUT_DB_STORE_CA")]
     pub store_ca: Option<PathBuf>,
+    /// File with the secret key, as age-keygen writes it, of points that are encrypted.
+    #[arg(long, global = true, env = "BACKOUT_DB_IDENTITY")]
+    pub identity: Option<PathBuf>,
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
@@ -29,10 +32,13 @@ pub enum DbCommand {
         server: Server,
         /// Its name [default: the schema's and the time]
         point: Option<String>,
+        /// Public key (age1…) for whose owner the files are encrypted. May be given several times.
+        #[arg(long = "recipient", env = "BACKOUT_DB_RECIPIENTS", value_delimiter = ',')]
+        recipients: Vec<String>,
     },
     /// List the backup points in the store.
     List,
-    /// Read every file of a point and compare its digest.
+    /// Read every file of a point and compare its digest; with --identity also open what is encrypted.
     Verify { point: String },
     /// Load a point into a scratch schema, compare every row, check every table, drop the schema, and say how long that took.
     Rehearse {

@@ -2,18 +2,17 @@
 
 use std::{
     io::{Write as _, stdout},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use object_store::{ObjectStore, path::Path};
+use object_store::path::Path;
 use serde_json::json;
 
 use super::{Result, agreed, points, show};
 use crate::{
     api::{names, release::CarryForward},
     cli::Output,
-    mysql::{self, Capture, Database, Manifest, Marker, Swap},
+    mysql::{self, Capture, Database, Marker, Store, Summary, Swap},
 };
 
 /// How long a cut-over waits for other transactions.
@@ -31,7 +30,7 @@ pub enum Folder<'a> {
 
 /// What every command has at hand.
 pub struct Call {
-    pub store: Arc<dyn ObjectStore>,
+    pub store: Store,
     pub output: Output,
 }
 
@@ -39,7 +38,7 @@ impl Call {
     pub async fn capture(&self, database: &Database, point: Option<String>) -> Result<()> {
         let point = point.unwrap_or_else(|| format!("{}-{}", database.name(), jiff::Timestamp::now().strftime("%Y%m%dt%H%M%Sz")));
         let prefix = path(&point)?;
-        if let Some(there) = mysql::read_manifest(&self.store, &prefix).await.map_err(told)? {
+        if let Some(there) = mysql::read_summary(&self.store, &prefix).await.map_err(told)? {
             return Err(format!(
                 "backup point {point} is there already, of {} as of {}: choose another name",
                 there.database, there.taken_at
@@ -47,7 +46,7 @@ impl Call {
         }
         let what = Capture { point: point.clone(), operation: names::operation(BY_HAND, now()), release: 0 };
         let begun = Instant::now();
-        let manifest = mysql::capture(database, &self.store, &prefix, &what).await.map_err(told)?;
+        let manifest = mysql::capture_once(database, &self.store, &prefix, &what).await.map_err(told)?;
         let took = begun.elapsed();
         let facts = json!({"seconds": took.as_secs_f64(), "taken": show::facts(&prefix, &manifest)});
         self.say(&facts, || format!("{}\n{}", show::summary(&prefix, &manifest, took), show::limits(&manifest)))
@@ -63,10 +62,13 @@ impl Call {
     pub async fn verify(&self, point: &str) -> Result<()> {
         let prefix = path(point)?;
         let begun = Instant::now();
-        let manifest = mysql::verify(&self.store, &prefix).await.map_err(told)?;
-        let facts =
-            json!({"point": point, "files": manifest.files().count(), "bytes": manifest.bytes(), "seconds": begun.elapsed().as_secs_f64()});
-        self.say(&facts, || format!("{point}: {} files, {} bytes are what the manifest says", manifest.files().count(), manifest.bytes()))
+        let summary = mysql::verify(&self.store, &prefix).await.map_err(told)?;
+        if self.store.has_identity() {
+            mysql::read_manifest(&self.store, &prefix).await.map_err(told)?;
+        }
+        let (files, bytes) = (summary.files.len(), summary.bytes());
+        let facts = json!({"point": point, "files": files, "bytes": bytes, "seconds": begun.elapsed().as_secs_f64()});
+        self.say(&facts, || format!("{point}: {files} files, {bytes} bytes are what the manifest says"))
     }
 
     pub async fn rehearse(&self, database: &Database, point: &str) -> Result<()> {
@@ -86,7 +88,7 @@ impl Call {
     pub async fn restore(&self, database: &Database, point: &str, yes: bool, carry: CarryForward) -> Result<()> {
         let (prefix, shadow) = (path(point)?, names::shadow(database.name(), BY_HAND, point));
         let begun = Instant::now();
-        let manifest = self.manifest(&prefix).await?;
+        let manifest = self.summary(&prefix).await?;
         mysql::load(database, &self.store, &prefix, &shadow).await.map_err(told)?;
         let loaded = begun.elapsed();
         let lost = mysql::loss(database, &shadow).await.map_err(told)?;
@@ -149,7 +151,7 @@ impl Call {
 
     pub async fn script(&self, point: &str, folder: Folder<'_>) -> Result<()> {
         let prefix = path(point)?;
-        let manifest = self.manifest(&prefix).await?;
+        let manifest = self.summary(&prefix).await?;
         let folder = match folder {
             Folder::Here(store) => {
                 let folder = std::path::absolute(store).map_err(|error| error.to_string())?.join(prefix.as_ref());
@@ -164,8 +166,8 @@ impl Call {
         self.say(&json!({"script": script}), || script.clone())
     }
 
-    async fn manifest(&self, prefix: &Path) -> Result<Manifest> {
-        let found = mysql::read_manifest(&self.store, prefix).await.map_err(told)?;
+    async fn summary(&self, prefix: &Path) -> Result<Summary> {
+        let found = mysql::read_summary(&self.store, prefix).await.map_err(told)?;
         found.ok_or_else(|| format!("there is no backup point {prefix} in the store; backout db list shows those that there are"))
     }
 

@@ -15,7 +15,7 @@ use object_store::{ObjectStore, local::LocalFileSystem, path::Path as Prefix};
 use crate::{
     api::release::CarryForward,
     cli::{Db, DbCommand, Output, Server, TlsArgument},
-    mysql::{self, Database, Endpoint, Manifest, Tls},
+    mysql::{self, Database, Endpoint, Sealing, Store, Summary, Tls},
     secret::Sensitive,
     stores,
     trust::public_cas,
@@ -33,10 +33,11 @@ pub fn run(arguments: Db) -> Result<()> {
     runtime.block_on(command(arguments))
 }
 
-async fn command(Db { command, store: place, store_ca, output }: Db) -> Result<()> {
-    let call = Call { store: store(&place, store_ca.as_deref(), &command)?, output };
+async fn command(Db { command, store: place, store_ca, identity, output }: Db) -> Result<()> {
+    let objects = objects(&place, store_ca.as_deref(), &command)?;
+    let call = Call { store: Store::new(objects).with_sealing(sealing(&command, identity.as_deref())?), output };
     match command {
-        DbCommand::Capture { server, point } => call.capture(&database(&server, output)?, point).await,
+        DbCommand::Capture { server, point, recipients: _ } => call.capture(&database(&server, output)?, point).await,
         DbCommand::List => call.list().await,
         DbCommand::Verify { point } => call.verify(&point).await,
         DbCommand::Rehearse { server, point } => call.rehearse(&database(&server, output)?, &point).await,
@@ -54,7 +55,7 @@ async fn command(Db { command, store: place, store_ca, output }: Db) -> Result<(
 }
 
 /// The store that the arguments name; a folder is made for its first point.
-fn store(place: &str, ca: Option<&Path>, command: &DbCommand) -> Result<Arc<dyn ObjectStore>> {
+fn objects(place: &str, ca: Option<&Path>, command: &DbCommand) -> Result<Arc<dyn ObjectStore>> {
     if is_in_a_cloud(place) {
         // Another call of this process may have installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -67,6 +68,16 @@ fn store(place: &str, ca: Option<&Path>, command: &DbCommand) -> Result<Arc<dyn 
     let folder = LocalFileSystem::new_with_prefix(place)
         .map_err(|error| format!("{place} is no folder of backup points: {error}; name it with --store"))?;
     Ok(Arc::new(folder))
+}
+
+/// For whom files are encrypted, and with whose key they are opened.
+fn sealing(command: &DbCommand, identity: Option<&Path>) -> Result<Sealing> {
+    let recipients: &[String] = if let DbCommand::Capture { recipients, .. } = command { recipients } else { &[] };
+    let sealing = Sealing::new(recipients).map_err(|error| format!("--recipient: {error}"))?;
+    let Some(file) = identity else { return Ok(sealing) };
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = Sensitive::new(fs::read_to_string(file).map_err(|error| named(&error))?);
+    sealing.with_identity(&text).map_err(|error| named(&error))
 }
 
 fn is_in_a_cloud(place: &str) -> bool {
@@ -112,11 +123,11 @@ fn database(server: &Server, output: Output) -> Result<Database> {
 }
 
 /// Every complete backup point below the store's folder, by name; and what is wrong with others.
-async fn points(store: &Arc<dyn ObjectStore>) -> Result<(Vec<(Prefix, Manifest)>, Vec<String>)> {
+async fn points(store: &Store) -> Result<(Vec<(Prefix, Summary)>, Vec<String>)> {
     let (mut found, mut broken) = (Vec::new(), Vec::new());
     for prefix in mysql::points(store).await.map_err(|error| error.to_string())? {
-        match mysql::read_manifest(store, &prefix).await {
-            Ok(manifest) => found.extend(manifest.map(|manifest| (prefix, manifest))),
+        match mysql::read_summary(store, &prefix).await {
+            Ok(summary) => found.extend(summary.map(|summary| (prefix, summary))),
             Err(error) => broken.push(error.to_string()),
         }
     }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use object_store::path::Path;
 use serde_json::{Value, json};
 
-use crate::mysql::{Agreement, Carried, Manifest, Part, Progress, TableLoss};
+use crate::mysql::{Agreement, Carried, Encryption, Part, Progress, Summary, TableLoss};
 
 /// A bar for each part of a call, one after the other.
 pub fn bars() -> impl Fn(Progress) + Send + Sync + 'static {
@@ -45,42 +45,43 @@ fn begun(part: Part, total: u64) -> ProgressBar {
     bar
 }
 
-pub fn facts(prefix: &Path, manifest: &Manifest) -> Value {
+pub fn facts(prefix: &Path, summary: &Summary) -> Value {
     json!({
         "point": prefix.to_string(),
-        "database": manifest.database,
-        "takenAt": manifest.taken_at,
-        "server": manifest.server_version,
-        "position": manifest.position,
-        "agreement": manifest.agreement,
-        "schemaVersion": manifest.schema_version,
-        "tables": manifest.tables.len(),
-        "chunks": manifest.tables.iter().map(|table| table.chunks.len()).sum::<usize>(),
-        "rows": manifest.rows(),
-        "bytes": manifest.bytes(),
-        "digest": manifest.digest,
+        "database": summary.database,
+        "takenAt": summary.taken_at,
+        "server": summary.server_version,
+        "position": summary.position,
+        "agreement": summary.agreement,
+        "schemaVersion": summary.schema_version,
+        "tables": summary.tables,
+        "files": summary.files.len(),
+        "encryption": summary.encryption,
+        "rows": summary.rows,
+        "bytes": summary.bytes(),
+        "digest": summary.digest,
     })
 }
 
-pub fn summary(prefix: &Path, manifest: &Manifest, took: Duration) -> String {
+pub fn summary(prefix: &Path, summary: &Summary, took: Duration) -> String {
     format!(
         "{prefix}: {} tables, {} rows, {} bytes of {} as of {} in {:.1} s",
-        manifest.tables.len(),
-        manifest.rows(),
-        manifest.bytes(),
-        manifest.database,
-        manifest.taken_at,
+        summary.tables,
+        summary.rows,
+        summary.bytes(),
+        summary.database,
+        summary.taken_at,
         took.as_secs_f64()
     )
 }
 
 /// What this backup can't be used for, and why it took longer than it could have.
-pub fn limits(manifest: &Manifest) -> String {
+pub fn limits(summary: &Summary) -> String {
     let mut limits = Vec::new();
-    if manifest.position.is_none() {
+    if summary.position.is_none() {
         limits.push("the server writes no binary log: which changes came after this instant can't be told from a log");
     }
-    if manifest.agreement == Agreement::OneSession {
+    if summary.agreement == Agreement::OneSession {
         limits.push("one session read it all: several need the privilege RELOAD, or a binary log, to see the same instant");
     }
     limits.join("\n")
@@ -90,20 +91,20 @@ pub fn losses(losses: &[TableLoss]) -> String {
     losses.iter().map(|loss| format!("  {loss}")).collect::<Vec<_>>().join("\n")
 }
 
-pub fn table(points: &[(Path, Manifest)]) -> String {
+pub fn table(points: &[(Path, Summary)]) -> String {
     if points.is_empty() {
         return "there is no backup point in the store".to_owned();
     }
     let head = ["POINT", "DATABASE", "TAKEN", "SCHEMA", "TABLES", "ROWS", "BYTES"].map(str::to_owned);
-    let row = |(prefix, manifest): &(Path, Manifest)| {
+    let row = |(prefix, summary): &(Path, Summary)| {
         [
             prefix.to_string(),
-            manifest.database.clone(),
-            manifest.taken_at.clone(),
-            manifest.schema_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
-            manifest.tables.len().to_string(),
-            manifest.rows().to_string(),
-            manifest.bytes().to_string(),
+            summary.database.clone(),
+            summary.taken_at.clone(),
+            summary.schema_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            summary.tables.to_string(),
+            summary.rows.to_string(),
+            summary.bytes().to_string(),
         ]
     };
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(points.iter().map(row)).collect();
@@ -133,33 +134,49 @@ pub struct Folder {
 }
 
 /// Restores with ordinary tools: digests first, then every file in its order.
-pub fn script(manifest: &Manifest, folder: &Folder) -> String {
+pub fn script(summary: &Summary, folder: &Folder) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let sums: String = manifest.files().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
+    let sums: String = summary.files.iter().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
+    let first = summary.files.first().map(|file| quoted(&file.name)).unwrap_or_default();
+    let (files, open) = match summary.encryption {
+        None => ("*.sql.zst", "zstd --decompress --stdout \"$file\""),
+        Some(Encryption::Age) => ("*.sql.zst.age", "age --decrypt --identity \"$identity\" \"$file\" | zstd --decompress --stdout"),
+    };
+    let (needs, identity, try_it) = match summary.encryption {
+        None => ("", "", String::new()),
+        Some(Encryption::Age) => (
+            "# It is encrypted: IDENTITY=FILE names the file with the secret key for age.\n",
+            "identity=$(realpath \"$IDENTITY\")\n",
+            // A pipe ends well where only its beginning failed.
+            format!("age --decrypt --identity \"$identity\" {first} >/dev/null\n"),
+        ),
+    };
     let copy = folder.copied_from.as_ref().map(|url| format!("# It runs beside a copy of {url}, in the folder {}.\n", folder.name));
     format!(
         "#!/bin/sh\n\
          # Restores {point} ({rows} rows of {database} as of {taken}) into an empty schema, for example: sh restore.sh my_schema\n\
-         {copy}\
+         {copy}{needs}\
          # The client reads host, user and password from its own configuration, ~/.my.cnf.\n\
          set -eu\n\
          schema=$1\n\
          client=${{CLIENT:-mariadb}}\n\
+         {identity}\
          cd {folder}\n\
          sha256sum --check --quiet <<'SUMS'\n\
          {sums}SUMS\n\
+         {try_it}\
          $client --execute \"CREATE DATABASE \\`$schema\\` CHARACTER SET {charset} COLLATE {collation}\"\n\
-         for file in *.sql.zst; do\n\
-         \x20 zstd --decompress --stdout \"$file\" | $client --default-character-set=utf8mb4 --max-allowed-packet=1G \"$schema\"\n\
+         for file in {files}; do\n\
+         \x20 {open} | $client --default-character-set=utf8mb4 --max-allowed-packet=1G \"$schema\"\n\
          done\n",
-        point = manifest.point,
-        rows = manifest.rows(),
-        database = manifest.database,
-        taken = manifest.taken_at,
+        point = summary.point,
+        rows = summary.rows,
+        database = summary.database,
+        taken = summary.taken_at,
         folder = quoted(&folder.name),
         copy = copy.unwrap_or_default(),
-        charset = manifest.charset,
-        collation = manifest.collation,
+        charset = summary.charset,
+        collation = summary.collation,
     )
 }
 

@@ -12,7 +12,7 @@ use super::{Error, Outcome, Task, done};
 use crate::{
     api::{BackupPoint, BackupPointStatus, backup_point::PointReason, names},
     cluster::within,
-    mysql::{self, Manifest},
+    mysql::{self, Summary},
 };
 
 pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, Error> {
@@ -21,7 +21,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     let prefix = task.prefix(point);
     let database = task.database().await?;
     let labels = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
-    let manifest = mysql::capture(&database, &store, &prefix, &labels).await?;
+    let manifest = mysql::capture_once(&database, &store, &prefix, &labels).await?;
 
     let api: Api<BackupPoint> = Api::namespaced(task.hands.client.clone(), &task.namespace);
     let object = json!({
@@ -46,7 +46,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     ))
 }
 
-fn facts(manifest: &Manifest, location: String, revision: Option<String>) -> BackupPointStatus {
+fn facts(manifest: &Summary, location: String, revision: Option<String>) -> BackupPointStatus {
     BackupPointStatus {
         verified: true,
         location: Some(location),
@@ -56,8 +56,8 @@ fn facts(manifest: &Manifest, location: String, revision: Option<String>) -> Bac
         gtid: manifest.position.as_ref().and_then(|position| position.gtid.clone()),
         schema_version: manifest.schema_version,
         migrations: manifest.migrations.clone(),
-        tables: Some(manifest.tables.len() as u64),
-        rows: Some(manifest.rows()),
+        tables: Some(manifest.tables),
+        rows: Some(manifest.rows),
         bytes: Some(manifest.bytes()),
         revision,
         rehearsed: None,

@@ -24,7 +24,6 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
-use object_store::ObjectStore;
 use rehearse::Rehearsals;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -237,8 +236,14 @@ impl Task<'_> {
         Ok(database.with_statement_timeout(self.release.spec.timeout.0))
     }
 
-    async fn store(&self) -> Result<Arc<dyn ObjectStore>, Error> {
-        Ok(self.hands.access.store(&self.namespace, &self.database_spec()?.backup.store).await?)
+    /// To write into.
+    async fn store(&self) -> Result<mysql::Store, Error> {
+        Ok(self.hands.access.store(&self.namespace, &self.database_spec()?.backup).await?)
+    }
+
+    /// To read from, too.
+    async fn readable_store(&self) -> Result<mysql::Store, Error> {
+        Ok(self.hands.access.readable_store(&self.namespace, &self.database_spec()?.backup).await?)
     }
 
     /// The database, to be changed. A Release that was made again under its name is still its owner; any other is refused.

@@ -56,9 +56,10 @@ async fn reach(task: &Task<'_>) -> Result<(), Error> {
     Ok(task.cache().await?.ping().await?)
 }
 
-/// The store can be opened and says what it holds.
+/// The store can be opened and says what it holds, and the key that opens what is encrypted is there: a point that nobody can read is
+/// no way back.
 async fn store(task: &Task<'_>) -> Result<(), Error> {
-    Ok(mysql::ask_store(&task.store().await?, &task.prefix("")).await?)
+    Ok(mysql::ask_store(&task.readable_store().await?, &task.prefix("")).await?)
 }
 
 /// The scripts that will be run.

@@ -6,7 +6,7 @@ use super::{Error, Outcome, Task, done};
 use crate::mysql;
 
 pub async fn run(task: &Task<'_>, point: &str, shadow: &str) -> Result<Outcome, Error> {
-    let store = task.store().await?;
+    let store = task.readable_store().await?;
     let database = task.database().await?;
     let loaded = mysql::load(&database, &store, &task.prefix(point), shadow).await?;
     done(format!("BackupPoint {point} is loaded into {shadow} and verified: {} tables, {} rows", loaded.tables, loaded.rows))

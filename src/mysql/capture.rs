@@ -13,7 +13,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::bookkeeping::State;
@@ -27,7 +26,7 @@ use super::inspect::{self, Table};
 use super::manifest::{self, Chunk, File, Manifest, read_manifest};
 use super::progress::{Counter, Part};
 use super::rows::{Shape, Writer};
-use super::store::{Upload, sweep};
+use super::store::{Store, Upload, sweep};
 use super::stored::{self, StoredObject};
 use super::{definition, swap, views};
 
@@ -52,7 +51,7 @@ const LONGEST_FILE: u64 = 2;
 /// # Errors
 /// [`Error::Unsupported`] and [`Error::MissingGrants`] before anything is read; [`Error::Moved`] when DDL came between: take it again;
 /// [`Error::Corrupt`] when another point's manifest lies at `prefix`.
-pub async fn capture(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Path, what: &Capture) -> Result<Manifest> {
+pub async fn capture(database: &Database, store: &Store, prefix: &Path, what: &Capture) -> Result<Manifest> {
     if let Some(manifest) = read_manifest(store, prefix).await? {
         if manifest.point == what.point {
             return Ok(manifest);
@@ -70,7 +69,7 @@ pub async fn capture(database: &Database, store: &Arc<dyn ObjectStore>, prefix: 
     manifest.write(store, prefix).await
 }
 
-async fn take(database: &Database, session: &mut Session, store: &Arc<dyn ObjectStore>, prefix: &Path, what: &Capture) -> Result<Manifest> {
+async fn take(database: &Database, session: &mut Session, store: &Store, prefix: &Path, what: &Capture) -> Result<Manifest> {
     // Definitions first: if one is the same under the snapshot, the columns listed in between belong to it.
     let names: Vec<String> = inspect::list(session, database.name()).await?.tables.into_iter().map(|table| table.name).collect();
     let mut definitions = Vec::new();
@@ -89,7 +88,7 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
         schema: database.name().to_owned(),
         chunk: database.chunk(),
         progress: database.listening().begin(Part::Capture, inventory.tables.iter().map(|table| table.estimated_rows).sum()),
-        store: Arc::clone(store),
+        store: store.clone(),
         prefix: prefix.clone(),
     });
     let sources = inventory.tables.iter().cloned().zip(definitions).enumerate();
@@ -113,11 +112,11 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
 
     // Sorts before the tables' files, so that one `zstd -dc *.sql.zst` restores everything in order.
     let definitions: String = tables.iter().map(|table| format!("{};\n", table.definition)).collect();
-    let schema = write(store, prefix, "0000-schema.sql.zst", &format!("{SESSION};\n{definitions}")).await?;
+    let schema = write(store, prefix, "0000-schema", &format!("{SESSION};\n{definitions}")).await?;
     // And this one after them: triggers must not fire for rows that are restored.
     let stored = match objects.as_slice() {
         [] => None,
-        objects => Some(write(store, prefix, "objects.sql.zst", &stored::script(objects)).await?),
+        objects => Some(write(store, prefix, "objects", &stored::script(objects)).await?),
     };
     let mut migrations: Vec<u64> = inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).collect();
     migrations.sort_unstable();
@@ -143,11 +142,12 @@ async fn take(database: &Database, session: &mut Session, store: &Arc<dyn Object
     })
 }
 
-async fn write(store: &Arc<dyn ObjectStore>, prefix: &Path, name: &str, text: &str) -> Result<File> {
-    let mut upload = Upload::begin(store, prefix.clone().join(name))?;
+async fn write(store: &Store, prefix: &Path, stem: &str, text: &str) -> Result<File> {
+    let name = format!("{stem}{}", store.ending());
+    let mut upload = Upload::begin(store, prefix.clone().join(name.as_str()))?;
     upload.write(text.as_bytes()).await?;
     let written = upload.finish().await?;
-    Ok(File { name: name.to_owned(), bytes: written.size, sha256: written.sha256 })
+    Ok(File { name, bytes: written.size, sha256: written.sha256 })
 }
 
 /// A table with its definition from before the snapshot.
@@ -182,7 +182,7 @@ struct Work {
     /// Bytes of rows in a chunk.
     chunk: u64,
     progress: Counter,
-    store: Arc<dyn ObjectStore>,
+    store: Store,
     prefix: Path,
 }
 
@@ -292,7 +292,7 @@ impl Files<'_> {
         let open = match self.upload.take() {
             Some(open) => open,
             None => {
-                let name = format!("{}-{:04}.sql.zst", self.stem, self.chunks.len() + 1);
+                let name = format!("{}-{:04}{}", self.stem, self.chunks.len() + 1, self.work.store.ending());
                 let mut upload = Upload::begin(&self.work.store, self.work.prefix.clone().join(name.as_str()))?;
                 upload.write(format!("{SESSION};\n").as_bytes()).await?;
                 Open { name, upload, text: 0 }

@@ -56,6 +56,8 @@ pub enum Error {
     NoBackup { prefix: String },
     #[error("the backup is corrupt at {path}: {reason}; restore from another backup point")]
     Corrupt { path: String, reason: String },
+    #[error("the backup at {path} is encrypted, and {reason}; nothing was touched")]
+    Locked { path: String, reason: &'static str },
     #[error("{what} changed its definition or vanished while it was read; it is read again")]
     Moved { what: String },
     #[error("table {table}: {bytes} bytes exceed max_allowed_packet ({limit}) of the server; raise it to at least {bytes}")]
@@ -123,6 +125,7 @@ impl Error {
             | Self::Output { .. }
             | Self::NoBackup { .. }
             | Self::Corrupt { .. }
+            | Self::Locked { .. }
             | Self::TooLarge { .. }
             | Self::Mismatch { .. }
             | Self::Definer { .. }
@@ -152,6 +155,7 @@ impl Error {
             Self::Output { .. } => "output",
             Self::NoBackup { .. } => "no_backup",
             Self::Corrupt { .. } => "corrupt_backup",
+            Self::Locked { .. } => "locked_backup",
             Self::Moved { .. } => "definition_changed",
             Self::TooLarge { .. } => "too_large",
             Self::Mismatch { .. } => "mismatch",

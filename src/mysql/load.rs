@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::beside::{self, Beside, Note, Standing};
@@ -15,7 +14,7 @@ use super::error::{Error, Result};
 use super::ident::quote;
 use super::manifest::{self, Chunk, Manifest};
 use super::progress::{Counter, Part};
-use super::store::Unpacked;
+use super::store::{Store, Unpacked};
 use super::stored::StoredObject;
 use super::{checksum, definition, files, grants, inspect, lock, recreate};
 
@@ -36,7 +35,7 @@ pub struct Loaded {
 /// # Errors
 /// [`Error::NoBackup`], [`Error::Corrupt`] before anything is executed; [`Error::Schema`] for a name that does not begin with
 /// `{database}_backout_` or a schema that this engine did not make; [`Error::Mismatch`] when what was loaded is not the backup.
-pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Path, shadow: &str) -> Result<Loaded> {
+pub async fn load(database: &Database, store: &Store, prefix: &Path, shadow: &str) -> Result<Loaded> {
     beside::check_name(database.name(), shadow)?;
     let manifest = files::complete(store, prefix).await?;
     let loaded = Loaded { tables: manifest.tables.len(), rows: manifest.rows(), digest: manifest.digest.clone() };
@@ -71,7 +70,7 @@ pub async fn load(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Pa
     }
     let noted = noted.unwrap_or_default();
     let mut helpers = helpers(database).await?;
-    let work = Arc::new(Work { store: Arc::clone(store), prefix: prefix.clone(), shadow: shadow.to_owned() });
+    let work = Arc::new(Work { store: store.clone(), prefix: prefix.clone(), shadow: shadow.to_owned() });
     let chunks = manifest.tables.iter().flat_map(|table| table.chunks.iter().map(|chunk| (table.name.clone(), chunk.clone())));
     let left: Vec<_> = chunks.filter(|(_, chunk)| !noted.contains(&chunk.file.name)).collect();
     let counter = database.listening().begin(Part::Load, left.iter().map(|(_, chunk)| chunk.sum.rows).sum());
@@ -175,7 +174,7 @@ fn mismatch(shadow: &str, table: &str, reason: String) -> Error {
 
 /// What all sessions need.
 struct Work {
-    store: Arc<dyn ObjectStore>,
+    store: Store,
     prefix: Path,
     shadow: String,
 }

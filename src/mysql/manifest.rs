@@ -1,10 +1,9 @@
 //! What a backup consists of. Written last: a backup without a manifest does not exist, whatever else lies at its prefix.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::path::Path;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -12,8 +11,9 @@ use sha2::{Digest, Sha256};
 use super::checksum::TableSum;
 use super::chunk::Range;
 use super::error::{Error, Result};
-use super::store;
+use super::store::{self, Store};
 use super::stored::StoredObject;
+use super::summary;
 use super::views::Agreement;
 
 /// Raised when an older engine could not load the files any more.
@@ -135,11 +135,14 @@ impl Manifest {
     pub(super) const FORMAT: u32 = FORMAT;
 
     /// Writes the manifest with its digest and returns it with the digest.
-    pub(super) async fn write(mut self, store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Self> {
+    pub(super) async fn write(mut self, store: &Store, prefix: &Path) -> Result<Self> {
         let path = prefix.clone().join(FILE);
-        let unwritable = |error: serde_json::Error| Error::Corrupt { path: path.to_string(), reason: error.to_string() };
-        self.digest = digest(serde_json::to_value(&self).map_err(unwritable)?);
-        store::put(store, &path, serde_json::to_vec_pretty(&self).map_err(unwritable)?).await?;
+        self.digest = digest(value(&path, &self)?);
+        if store.is_sealed() {
+            summary::write_sealed(store, prefix, &self).await?;
+        } else {
+            store::put(store, &path, text(&path, &self)?).await?;
+        }
         Ok(self)
     }
 }
@@ -147,26 +150,51 @@ impl Manifest {
 /// The manifest at `prefix`; `None` if there is no complete backup.
 ///
 /// # Errors
-/// [`Error::Corrupt`] when it can't be read, its digest is wrong or a newer engine wrote it.
-pub async fn read_manifest(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<Option<Manifest>> {
+/// [`Error::Corrupt`] when it can't be read, its digest is wrong or a newer engine wrote it; [`Error::Locked`] when it is sealed and the
+/// store has not the key.
+pub async fn read_manifest(store: &Store, prefix: &Path) -> Result<Option<Manifest>> {
     let path = prefix.clone().join(FILE);
-    let Some(content) = store::get(store, &path).await? else { return Ok(None) };
+    let Some(value) = document(store, &path).await? else { return Ok(None) };
+    let value = if summary::is_sealed(&value) { summary::open(store, prefix, parsed(&path, value)?).await? } else { value };
+    parsed(&path, value).map(Some)
+}
+
+/// What `manifest.json` says, its digest compared.
+pub(super) async fn document(store: &Store, path: &Path) -> Result<Option<Value>> {
+    match store::get(store, path).await? {
+        Some(content) => checked(path, &content).map(Some),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn checked(path: &Path, content: &[u8]) -> Result<Value> {
     let corrupt = |reason: String| Error::Corrupt { path: path.to_string(), reason };
-    let value: Value = serde_json::from_slice(&content).map_err(|error| corrupt(error.to_string()))?;
+    let value: Value = serde_json::from_slice(content).map_err(|error| corrupt(error.to_string()))?;
     if let Some(format) = value.get("format").and_then(Value::as_u64)
         && !(u64::from(OLDEST)..=u64::from(FORMAT)).contains(&format)
     {
         return Err(corrupt(format!("its format is {format}, this version reads {OLDEST} to {FORMAT}")));
     }
-    let found = digest(value.clone());
-    let manifest: Manifest = serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))?;
-    if manifest.digest != found {
-        return Err(corrupt(format!("its digest is {found}, it says {}", manifest.digest)));
+    let (found, said) = (digest(value.clone()), value.get(DIGEST).and_then(Value::as_str).unwrap_or_default());
+    if said != found {
+        return Err(corrupt(format!("its digest is {found}, it says {said}")));
     }
-    Ok(Some(manifest))
+    Ok(value)
 }
 
-fn digest(mut manifest: Value) -> String {
+pub(super) fn parsed<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })
+}
+
+pub(super) fn value(path: &Path, manifest: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(manifest).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })
+}
+
+pub(super) fn text(path: &Path, manifest: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(manifest).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })
+}
+
+pub(super) fn digest(mut manifest: Value) -> String {
     if let Value::Object(fields) = &mut manifest {
         fields.remove(DIGEST);
     }

@@ -15,6 +15,9 @@
 //! script_loss   what down scripts would take away                touches nothing
 //! ```
 //!
+//! Where the [`Store`] has a [`Sealing`], files are encrypted before they leave this process; what can be told of a backup without the key
+//! is its [`Summary`].
+//!
 //! Migrating, reverting and cutting over is for one Release only, the schema's [`Owner`].
 //!
 //! `docs/backup-format.md` describes the files of a backup and how to restore one without this engine.
@@ -54,8 +57,10 @@ mod rows;
 mod rows_taken;
 mod script;
 mod script_loss;
+mod sealing;
 mod store;
 mod stored;
+mod summary;
 mod swap;
 mod unblocked;
 mod views;
@@ -81,8 +86,10 @@ pub use progress::{Part, Progress};
 pub use query::query;
 pub use rehearse::{Rehearsal, rehearse};
 pub use script_loss::{ScriptLoss, script_loss};
-pub use store::ask_store;
+pub use sealing::{KeyError, Sealing};
+pub use store::{Store, ask_store};
 pub use stored::{On, StoredKind, StoredObject};
+pub use summary::{Encryption, Summary, capture_once, read_summary};
 pub use swap::{Swap, Swapped, swap};
 pub use unblocked::Blocker;
 pub use views::Agreement;

@@ -1,9 +1,7 @@
 //! Proof that a backup can be restored: it is loaded, compared and checked in a scratch schema, which is dropped again.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::beside::{self, Beside, Standing};
@@ -11,6 +9,7 @@ use super::endpoint::Database;
 use super::error::{Error, Result};
 use super::ident::qualified;
 use super::load::load;
+use super::store::Store;
 
 /// A backup that was restored once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub struct Rehearsal {
 /// # Errors
 /// As [`load`]; [`Error::Mismatch`] also for a table that the server finds fault with; [`Error::Schema`] for a schema that holds what a
 /// cut-over replaced. After another error than these something may be left in the schema.
-pub async fn rehearse(database: &Database, store: &Arc<dyn ObjectStore>, prefix: &Path, scratch: &str) -> Result<Rehearsal> {
+pub async fn rehearse(database: &Database, store: &Store, prefix: &Path, scratch: &str) -> Result<Rehearsal> {
     make_room(database, scratch).await?;
     let begun = Instant::now();
     let loaded = load(database, store, prefix, scratch).await;

@@ -1,10 +1,12 @@
-//! Files of a backup: compressed and hashed on their way into the object store, hashed and unpacked on their way out.
+//! Files of a backup: compressed, sealed and hashed on their way into the object store, hashed, opened and unpacked on their way out.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use age::DecryptError;
+use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -14,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use crate::error::Class;
 
 use super::error::{Error, Result};
+use super::sealing::{Bytes, Portions, Sealer, Sealing, Tray};
 
 /// How long one request to the store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -30,12 +33,74 @@ const PART: usize = 5 * 1024 * 1024;
 /// Parts of a file on their way at the same time. Each further one is held in memory, for every session of every backup.
 const PARTS_UNDER_WAY: usize = 1;
 
+/// Where backups lie, and how their files are sealed.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    sealing: Arc<Sealing>,
+}
+
+impl Store {
+    /// Nothing is sealed, and nothing that is can be opened.
+    pub fn new(objects: Arc<dyn ObjectStore>) -> Self {
+        Self { objects, sealing: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn with_sealing(self, sealing: Sealing) -> Self {
+        Self { sealing: Arc::new(sealing), ..self }
+    }
+
+    /// Whether there is a key that opens what is sealed.
+    pub fn has_identity(&self) -> bool {
+        self.sealing.has_identity()
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealing.is_on()
+    }
+
+    /// What the names of files of SQL end with.
+    pub(super) fn ending(&self) -> &'static str {
+        if self.is_sealed() { SEALED } else { PLAIN }
+    }
+
+    fn locked(&self, path: &Path, error: &DecryptError) -> Error {
+        let path = path.to_string();
+        let reason = match error {
+            DecryptError::NoMatchingKeys if self.sealing.has_identity() => {
+                "the identity that was given is none of those that it was encrypted for"
+            }
+            DecryptError::NoMatchingKeys => {
+                "no identity was given: name its Secret in spec.database.backup.encryption.identitySecretRef, or its file with --identity"
+            }
+            _ => return Error::Corrupt { path, reason: format!("it can't be decrypted: {error}") },
+        };
+        Error::Locked { path, reason }
+    }
+}
+
+/// What it holds, as it is stored.
+impl Deref for Store {
+    type Target = Arc<dyn ObjectStore>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.objects
+    }
+}
+
 /// A compressed file being written. Nothing is visible in the store before [`Upload::finish`]; one that is dropped before takes back
 /// what it sent, as far as it still can.
 pub(super) struct Upload {
+    encoder: zstd::stream::write::Encoder<'static, Sealer>,
+    tray: Tray,
+    sending: Sending,
+}
+
+/// What was sent of a file.
+struct Sending {
     path: Path,
     writer: Option<BufWriter>,
-    encoder: zstd::stream::write::Encoder<'static, Vec<u8>>,
     hash: Sha256,
     size: u64,
 }
@@ -49,34 +114,30 @@ pub(super) struct Written {
 }
 
 impl Upload {
-    pub fn begin(store: &Arc<dyn ObjectStore>, path: Path) -> Result<Self> {
-        let encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(PORTION * 2), LEVEL)
-            .map_err(|error| failed(&path, error.to_string(), Class::Permanent))?;
-        let writer = BufWriter::with_capacity(Arc::clone(store), path.clone(), PART).with_max_concurrency(PARTS_UNDER_WAY);
-        Ok(Self { writer: Some(writer), path, encoder, hash: Sha256::new(), size: 0 })
+    pub fn begin(store: &Store, path: Path) -> Result<Self> {
+        let tray = Tray::default();
+        let sealer = Sealer::begin(&store.sealing, tray.clone()).map_err(|error| unwritable(&path, &error))?;
+        let encoder = zstd::stream::write::Encoder::new(sealer, LEVEL).map_err(|error| unwritable(&path, &error))?;
+        Ok(Self { encoder, tray, sending: Sending::begin(store, path) })
     }
 
     pub async fn write(&mut self, text: &[u8]) -> Result<()> {
-        self.encoder.write_all(text).map_err(|error| failed(&self.path, error.to_string(), Class::Permanent))?;
-        if self.encoder.get_ref().len() >= PORTION {
-            let portion = std::mem::replace(self.encoder.get_mut(), Vec::with_capacity(PORTION * 2));
-            self.send(&portion).await?;
-        }
-        Ok(())
+        self.encoder.write_all(text).map_err(|error| unwritable(&self.sending.path, &error))?;
+        if self.tray.len() >= PORTION { self.sending.send(&self.tray.take()).await } else { Ok(()) }
     }
 
-    pub async fn finish(mut self) -> Result<Written> {
-        let mut rest = Vec::new();
-        self.encoder.flush().map_err(|error| failed(&self.path, error.to_string(), Class::Permanent))?;
-        rest.append(self.encoder.get_mut());
-        self.encoder.do_finish().map_err(|error| failed(&self.path, error.to_string(), Class::Permanent))?;
-        rest.append(self.encoder.get_mut());
-        self.send(&rest).await?;
-        // What can't be completed is taken back by the writer itself.
-        if let Some(mut writer) = self.writer.take() {
-            io(&self.path, writer.shutdown()).await?;
-        }
-        Ok(Written { sha256: hex::encode(std::mem::take(&mut self.hash).finalize()), size: self.size })
+    pub async fn finish(self) -> Result<Written> {
+        let Self { encoder, tray, mut sending } = self;
+        encoder.finish().and_then(Sealer::finish).map_err(|error| unwritable(&sending.path, &error))?;
+        sending.send(&tray.take()).await?;
+        sending.finish().await
+    }
+}
+
+impl Sending {
+    fn begin(store: &Store, path: Path) -> Self {
+        let writer = BufWriter::with_capacity(Arc::clone(store), path.clone(), PART).with_max_concurrency(PARTS_UNDER_WAY);
+        Self { path, writer: Some(writer), hash: Sha256::new(), size: 0 }
     }
 
     async fn send(&mut self, portion: &[u8]) -> Result<()> {
@@ -87,9 +148,17 @@ impl Upload {
             None => Err(failed(&self.path, "the file was ended already".to_owned(), Class::Permanent)),
         }
     }
+
+    async fn finish(mut self) -> Result<Written> {
+        // What can't be completed is taken back by the writer itself.
+        if let Some(mut writer) = self.writer.take() {
+            io(&self.path, writer.shutdown()).await?;
+        }
+        Ok(Written { sha256: hex::encode(std::mem::take(&mut self.hash).finalize()), size: self.size })
+    }
 }
 
-impl Drop for Upload {
+impl Drop for Sending {
     fn drop(&mut self) {
         let (Some(mut writer), Ok(runtime)) = (self.writer.take(), tokio::runtime::Handle::try_current()) else { return };
         let path = self.path.clone();
@@ -102,12 +171,32 @@ impl Drop for Upload {
 }
 
 /// Writes a small file at once.
-pub(super) async fn put(store: &Arc<dyn ObjectStore>, path: &Path, content: Vec<u8>) -> Result<()> {
+pub(super) async fn put(store: &Store, path: &Path, content: Vec<u8>) -> Result<()> {
     within(path, store.put(path, PutPayload::from(content))).await.map(drop)
 }
 
+/// Writes a small file at once, sealed.
+pub(super) async fn put_sealed(store: &Store, path: &Path, content: &[u8]) -> Result<Written> {
+    let tray = Tray::default();
+    let mut sealer = Sealer::begin(&store.sealing, tray.clone()).map_err(|error| unwritable(path, &error))?;
+    sealer.write_all(content).and_then(|()| sealer.finish()).map_err(|error| unwritable(path, &error))?;
+    let mut sending = Sending::begin(store, path.clone());
+    sending.send(&tray.take()).await?;
+    sending.finish().await
+}
+
+/// Reads a small file that is sealed, and that has this digest.
+pub(super) async fn get_sealed(store: &Store, path: &Path, sha256: &str) -> Result<Vec<u8>> {
+    let corrupt = |reason: &str| Error::Corrupt { path: path.to_string(), reason: reason.to_owned() };
+    let content = get(store, path).await?.ok_or_else(|| corrupt("the file is missing"))?;
+    if hex::encode(Sha256::digest(&content)) != sha256 {
+        return Err(corrupt("its sha256 is not what manifest.json says"));
+    }
+    store.sealing.open_whole(&content).map_err(|error| store.locked(path, &error))
+}
+
 /// Reads a small file; `None` if there is none.
-pub(super) async fn get(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Option<Vec<u8>>> {
+pub(super) async fn get(store: &Store, path: &Path) -> Result<Option<Vec<u8>>> {
     let found = match in_time(path, store.get(path)).await? {
         Ok(found) => found,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -119,20 +208,15 @@ pub(super) async fn get(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Opt
     Ok(Some(within(path, found.bytes()).await?.to_vec()))
 }
 
-/// A compressed file being read.
+/// A file being read, as it is stored.
 pub(super) struct Download {
     path: Path,
-    portions: futures::stream::BoxStream<'static, object_store::Result<bytes_of::Bytes>>,
-    hash: Sha256,
-}
-
-mod bytes_of {
-    //! The type of a portion, without naming a further crate.
-    pub type Bytes = <object_store::PutPayload as IntoIterator>::Item;
+    portions: Portions,
+    hash: Arc<Mutex<Sha256>>,
 }
 
 impl Download {
-    pub async fn begin(store: &Arc<dyn ObjectStore>, path: Path) -> Result<Self> {
+    pub async fn begin(store: &Store, path: Path) -> Result<Self> {
         let found = match in_time(&path, store.get(&path)).await? {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => {
@@ -140,22 +224,35 @@ impl Download {
             }
             Err(error) => return Err(explain(&path, &error)),
         };
-        Ok(Self { path, portions: found.into_stream(), hash: Sha256::new() })
+        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let hashed = Arc::clone(&hash);
+        let update = move |portion: &Bytes| hashed.lock().unwrap_or_else(PoisonError::into_inner).update(portion);
+        let portions = found.into_stream().inspect_ok(update).map_err(std::io::Error::from);
+        Ok(Self { path, portions: portions.boxed(), hash })
     }
 
-    /// The next compressed bytes; `None` at the end.
-    pub async fn portion(&mut self) -> Result<Option<bytes_of::Bytes>> {
-        let portion = within(&self.path, self.portions.try_next()).await?;
-        if let Some(portion) = &portion {
-            self.hash.update(portion);
+    /// The same file, opened where its name says that it is sealed.
+    async fn opened(self, store: &Store) -> Result<Self> {
+        if !self.path.as_ref().ends_with(SEALED) {
+            return Ok(self);
         }
-        Ok(portion)
+        let Self { path, portions, hash } = self;
+        let portions = in_time(&path, store.sealing.open(portions)).await?.map_err(|error| match error {
+            DecryptError::Io(error) => explain_io(&path, &error),
+            error => store.locked(&path, &error),
+        })?;
+        Ok(Self { path, portions, hash })
+    }
+
+    /// The next bytes; `None` at the end.
+    pub async fn portion(&mut self) -> Result<Option<Bytes>> {
+        io(&self.path, self.portions.try_next()).await
     }
 
     /// Compares what was read with what should have been.
     pub fn finish(self, sha256: &str) -> Result<()> {
         let Self { path, hash, .. } = self;
-        let found = hex::encode(hash.finalize());
+        let found = hex::encode(hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize());
         if found == sha256 {
             return Ok(());
         }
@@ -172,17 +269,17 @@ pub(super) struct Unpacked {
     download: Download,
     decoder: zstd::stream::write::Decoder<'static, Vec<u8>>,
     /// Compressed bytes that were read and not yet unpacked.
-    left: bytes_of::Bytes,
+    left: Bytes,
 }
 
 /// Compressed bytes that are unpacked at once. What they become is held in memory, up to many thousand times as much.
 const SLICE: usize = 4 * 1024;
 
 impl Unpacked {
-    pub async fn begin(store: &Arc<dyn ObjectStore>, path: Path) -> Result<Self> {
-        let download = Download::begin(store, path).await?;
+    pub async fn begin(store: &Store, path: Path) -> Result<Self> {
+        let download = Download::begin(store, path).await?.opened(store).await?;
         let decoder = zstd::stream::write::Decoder::new(Vec::new()).map_err(|error| download.corrupt(error.to_string()))?;
-        Ok(Self { download, decoder, left: bytes_of::Bytes::new() })
+        Ok(Self { download, decoder, left: Bytes::new() })
     }
 
     /// The next bytes; `None` at the end.
@@ -205,13 +302,14 @@ impl Unpacked {
 }
 
 /// What the names of all files of a backup but its manifest end with.
-const ENDING: &str = ".sql.zst";
+const PLAIN: &str = ".sql.zst";
+const SEALED: &str = ".sql.zst.age";
 
 /// Removes files of a backup right below `prefix` that `is_ours` does not know: what an earlier try left, and what whoever restores by
 /// hand would run. Nothing else is touched, and nothing in folders below.
-pub(super) async fn sweep(store: &Arc<dyn ObjectStore>, prefix: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) async fn sweep(store: &Store, prefix: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
     for file in within(prefix, store.list_with_delimiter(Some(prefix))).await?.objects {
-        if file.location.filename().is_some_and(|name| name.ends_with(ENDING) && !is_ours(name)) {
+        if file.location.filename().is_some_and(|name| (name.ends_with(PLAIN) || name.ends_with(SEALED)) && !is_ours(name)) {
             within(&file.location, store.delete(&file.location)).await?;
         }
     }
@@ -219,7 +317,7 @@ pub(super) async fn sweep(store: &Arc<dyn ObjectStore>, prefix: &Path, is_ours: 
 }
 
 /// All files of a store.
-pub(super) async fn list(store: &Arc<dyn ObjectStore>) -> Result<Vec<Path>> {
+pub(super) async fn list(store: &Store) -> Result<Vec<Path>> {
     let (mut listing, mut found) = (store.list(None), Vec::new());
     while let Some(file) = within(&Path::default(), listing.try_next()).await? {
         found.push(file.location);
@@ -231,15 +329,24 @@ pub(super) async fn list(store: &Arc<dyn ObjectStore>) -> Result<Vec<Path>> {
 ///
 /// # Errors
 /// [`Error::Store`]: passing where it does not answer.
-pub async fn ask_store(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<()> {
+pub async fn ask_store(store: &Store, prefix: &Path) -> Result<()> {
     within(prefix, store.list(Some(prefix)).try_next()).await.map(drop)
 }
 
 async fn io<T>(path: &Path, work: impl Future<Output = std::io::Result<T>>) -> Result<T> {
-    in_time(path, work).await?.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref::<object_store::Error>()) {
+    in_time(path, work).await?.map_err(|error| explain_io(path, &error))
+}
+
+fn explain_io(path: &Path, error: &std::io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<object_store::Error>()) {
         Some(inner) => explain(path, inner),
+        None if error.kind() == std::io::ErrorKind::InvalidData => Error::Corrupt { path: path.to_string(), reason: error.to_string() },
         None => failed(path, error.to_string(), Class::Transient),
-    })
+    }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    failed(path, error.to_string(), Class::Permanent)
 }
 
 async fn within<T>(path: &Path, work: impl Future<Output = object_store::Result<T>>) -> Result<T> {

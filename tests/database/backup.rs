@@ -308,7 +308,7 @@ async fn a_table_that_changes_during_the_backup_fails_it() {
     // The backup has its snapshot and waits for the first table while the second one is altered.
     run(&mut root, "LOCK TABLES a WRITE, b WRITE").await;
     let database = bed.database();
-    let (store, prefix, point) = (Arc::clone(&bed.store), Path::from("p1"), what("p1"));
+    let (store, prefix, point) = (bed.store.clone(), Path::from("p1"), what("p1"));
     let backup = tokio::spawn(async move { capture(&database, &store, &prefix, &point).await });
     let mut other = bed.root().await;
     until(

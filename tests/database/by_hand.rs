@@ -1,7 +1,7 @@
 //! `backout db`, as people run it.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -55,7 +55,7 @@ async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
     let captured = json(&db(&["capture", "before", "--output", "json"]));
     let taken = &captured["taken"];
     assert_eq!((&taken["rows"], &taken["tables"]), (&3000.into(), &1.into()));
-    assert!(taken["chunks"].as_u64() > Some(2), "{taken}");
+    assert!(taken["files"].as_u64() > Some(3), "{taken}");
     assert_eq!(json(&db(&["list", "--output", "json"]))[0]["digest"], taken["digest"]);
     assert!(db(&["list"]).lines().nth(1).is_some_and(|line| line.starts_with("before ") && line.contains(" 3000 ")));
     assert!(db(&["verify", "before"]).contains("files"));
@@ -106,6 +106,21 @@ async fn a_point_is_taken_proven_brought_back_and_undone_by_hand() {
     assert!(message.contains("leave the password out of --url") && !message.contains(&secret), "{message}");
 }
 
+/// A file with what the database's own client needs to get in.
+fn client_options(bed: &Bed, folder: &Path) -> PathBuf {
+    let (endpoint, file) = (bed.endpoint(), folder.join("my.cnf"));
+    let config = format!(
+        "[client]\nhost={}\nport={}\nuser={}\npassword={}\nssl-ca={}\n",
+        endpoint.host,
+        endpoint.port,
+        endpoint.user,
+        variable("BED_MYSQL_PASSWORD"),
+        variable("BED_CA")
+    );
+    std::fs::write(&file, config).expect("it can be written");
+    file
+}
+
 /// The page on the format says how: this is done as it says, with none of the engine's code.
 #[tokio::test]
 async fn the_script_restores_a_point_with_ordinary_tools() {
@@ -116,18 +131,9 @@ async fn the_script_restores_a_point_with_ordinary_tools() {
         ).await;
     let folder = tempfile::tempdir().expect("a folder can be made");
     done(&bed, folder.path(), &["capture", "before"]);
-    let (script, options) = (folder.path().join("restore.sh"), folder.path().join("my.cnf"));
+    let script = folder.path().join("restore.sh");
     std::fs::write(&script, done(&bed, folder.path(), &["restore-script", "before"])).expect("it can be written");
-    let endpoint = bed.endpoint();
-    let config = format!(
-        "[client]\nhost={}\nport={}\nuser={}\npassword={}\nssl-ca={}\n",
-        endpoint.host,
-        endpoint.port,
-        endpoint.user,
-        variable("BED_MYSQL_PASSWORD"),
-        variable("BED_CA")
-    );
-    std::fs::write(&options, config).expect("it can be written");
+    let options = client_options(&bed, folder.path());
     let hand = bed.beside("hand");
     let restore = || {
         let client = format!("mariadb --defaults-file={}", options.display());
@@ -149,4 +155,62 @@ async fn the_script_restores_a_point_with_ordinary_tools() {
     assert!(!restore().status.success(), "a file that changed is not run");
     let left = format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{hand}'");
     assert_eq!(ask(&mut root, &left).await, "0");
+}
+
+/// The same where the files are encrypted.
+#[tokio::test]
+async fn an_encrypted_point_is_brought_back_by_hand_with_the_key_alone() {
+    let bed =
+        Bed::new("CREATE TABLE a (id INT PRIMARY KEY, v TEXT); INSERT INTO a SELECT seq, CONCAT('marked', seq) FROM seq_1_to_3000").await;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (store, place) = (folder.path().join("points"), folder.path());
+    let [key, other] = ["key", "other"].map(|name| {
+        let path = place.join(name).display().to_string();
+        let made = Command::new("age-keygen").args(["-o", &path]).output().expect("age-keygen can be run: this test needs age");
+        assert!(made.status.success(), "{made:?}");
+        let text = std::fs::read_to_string(&path).expect("it was written");
+        let public = text.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("it says so").to_owned();
+        (path, public)
+    });
+    done(&bed, &store, &["capture", "before", "--recipient", &key.1]);
+    assert!(done(&bed, &store, &["list"]).contains("before "));
+    assert!(done(&bed, &store, &["verify", "before"]).contains("files"));
+    done(&bed, &store, &["verify", "before", "--identity", &key.0]);
+    for (arguments, why) in [
+        (["export", "before"].as_slice(), "no identity was given"),
+        (&["verify", "before", "--identity", &other.0], "none of those that it was encrypted for"),
+        (&["rehearse", "before", "--identity", &other.0], "none of those that it was encrypted for"),
+        (&["restore", "before", "--yes"], "no identity was given"),
+        (&["export", "before", "--identity", "/nowhere"], "/nowhere: No such file"),
+        (&["capture", "after", "--recipient", "age1"], "--recipient: recipient 1 is no public key"),
+        (&["capture", "after", "--recipient", &other.1, "--identity", &key.0], "identity of none of the recipients"),
+    ] {
+        let message = refused(&bed, &store, arguments);
+        assert!(message.contains(why), "{arguments:?}: {message}");
+    }
+    assert!(done(&bed, &store, &["export", "before", "--identity", &key.0]).contains("marked3000"));
+    let mut root = bed.root().await;
+    run(&mut root, "DELETE FROM a WHERE id > 10").await;
+    done(&bed, &store, &["restore", "before", "--yes", "--identity", &key.0]);
+    assert_eq!(ask(&mut root, "SELECT COUNT(*) FROM a").await, "3000");
+
+    let script = place.join("restore.sh");
+    std::fs::write(&script, done(&bed, &store, &["restore-script", "before"])).expect("it can be written");
+    let restore = |identity: &str| {
+        Command::new("sh")
+            .arg(&script)
+            .arg(bed.beside("script"))
+            .env("CLIENT", format!("mariadb --defaults-file={}", client_options(&bed, place).display()))
+            .env("IDENTITY", identity)
+            .output()
+            .expect("a shell can be run")
+    };
+    assert!(!restore(&other.0).status.success());
+    assert_eq!(
+        ask(&mut root, &format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{}'", bed.beside("script"))).await,
+        "0"
+    );
+    let restored = restore(&key.0);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM {}.a WHERE v = CONCAT('marked', id)", bed.beside("script"))).await, "3000");
 }

@@ -1,13 +1,13 @@
 //! Backup points in a store that speaks S3, over TLS.
 
-use std::{collections::BTreeMap, process::Command, sync::Arc};
+use std::{collections::BTreeMap, process::Command};
 
 use backout::{
     error::Class,
-    mysql::{self, Error},
+    mysql::{self, Error, Store},
     stores::{self, Keys},
 };
-use object_store::{ObjectStore, path::Path};
+use object_store::path::Path;
 
 use super::{Bed, PATIENCE, ask, run, variable, what};
 use crate::support::{
@@ -19,10 +19,10 @@ use crate::support::{
 const TABLE: &str =
     "CREATE TABLE a (id INT PRIMARY KEY, v VARBINARY(1024)); INSERT INTO a SELECT seq, RANDOM_BYTES(1024) FROM seq_1_to_8192";
 
-fn open(server: &Server, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Arc<dyn ObjectStore> {
+fn open(server: &Server, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Store {
     let mut keys = server.keys();
     change(&mut keys);
-    stores::with_keys(&server.url(), &Keys::new("Secret s3", keys)).expect("the keys are whole")
+    Store::new(stores::with_keys(&server.url(), &Keys::new("Secret s3", keys)).expect("the keys are whole"))
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn what_was_sent_of_a_file_that_fails_is_taken_back() {
 #[tokio::test]
 async fn a_store_that_refuses_or_is_away_says_so_and_no_secret() {
     let server = Server::new().await;
-    let told = async |store: Arc<dyn ObjectStore>| {
+    let told = async |store: Store| {
         let error = mysql::ask_store(&store, &Path::from("ns")).await.expect_err("it is not let in");
         let message = error.to_string();
         for secret in [SECRET_KEY, ACCESS_KEY, "wrong-secret"] {
@@ -94,7 +94,7 @@ async fn a_store_that_refuses_or_is_away_says_so_and_no_secret() {
     assert_eq!(class, Class::Transient, "{message}");
     assert!(message.contains("certificate"), "{message}");
     let keys = Keys::new("Secret s3", server.keys());
-    let (class, message) = told(stores::with_keys("s3://another/shop", &keys).expect("the keys are whole")).await;
+    let (class, message) = told(Store::new(stores::with_keys("s3://another/shop", &keys).expect("the keys are whole"))).await;
     assert_eq!(class, Class::Permanent, "{message}");
     assert!(message.contains("(NoSuchBucket); check that the bucket"), "{message}");
 }

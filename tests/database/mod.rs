@@ -17,6 +17,7 @@ mod ownership;
 mod proxy;
 mod roundtrip;
 mod script_loss;
+mod sealed;
 mod stored;
 mod swapping;
 mod undo;
@@ -27,9 +28,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Owner, Swap, Tls, capture};
+use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Owner, Store, Swap, Tls, capture};
 use backout::secret::Sensitive;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
@@ -47,14 +47,14 @@ fn variable(name: &str) -> String {
 /// A schema of one test, and an empty object store.
 pub struct Bed {
     pub name: String,
-    pub store: Arc<dyn ObjectStore>,
+    pub store: Store,
 }
 
 impl Bed {
     /// Makes the schema and runs `sql` in it, under a `sql_mode` that accepts everything.
     pub async fn new(sql: &str) -> Self {
         let name = format!("t_{:012x}", RandomState::new().build_hasher().finish() & 0xffff_ffff_ffff);
-        let bed = Self { name, store: Arc::new(InMemory::new()) };
+        let bed = Self { name, store: Store::new(Arc::new(InMemory::new())) };
         let mut root = connect(None).await;
         run(&mut root, &format!("CREATE DATABASE `{}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci", bed.name)).await;
         let mut root = bed.root().await;

@@ -246,7 +246,7 @@ async fn a_change_of_a_stored_object_during_the_backup_is_noticed() {
     // Whoever reads the table waits for this one.
     let mut holder = bed.root().await;
     run(&mut holder, "LOCK TABLES orders WRITE").await;
-    let (database, store) = (bed.database(), Arc::clone(&bed.store));
+    let (database, store) = (bed.database(), bed.store.clone());
     let reading = tokio::spawn(async move { capture(&database, &store, &Path::from("p1"), &what("p1")).await });
     let waiting =
         format!("SELECT COUNT(*) > 0 FROM information_schema.PROCESSLIST WHERE DB = '{}' AND STATE LIKE 'Waiting for table%'", bed.name);

@@ -3,7 +3,7 @@
 # nothing else; starts no service. A build becomes visible by one rename, so a half one is never used.
 
 DEBIAN_PACKAGES=(containerd containernetworking-plugins iptables iproute2 mariadb-server redis-server
-    lighttpd lighttpd-mod-openssl git openssl curl gcc libc6-dev)
+    lighttpd lighttpd-mod-openssl git openssl age curl gcc libc6-dev)
 
 KUBE_COMMANDS=(
     k8s.io/kubernetes/cmd/kubectl

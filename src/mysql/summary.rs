@@ -1,0 +1,134 @@
+//! What can be told of a backup without its key: enough to list it, to compare its files, and to restore it by hand.
+//!
+//! Of a backup that is not sealed it is read out of the manifest. Of one that is, it stands in the manifest's place, and the manifest
+//! beside it is sealed like the rows: it holds the tables' definitions, literals of their keys, and sums over their values.
+
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::capture::{Capture, capture};
+use super::endpoint::Database;
+use super::error::{Error, Result};
+use super::manifest::{self, File, Manifest, Position};
+use super::store::{self, Store};
+use super::views::Agreement;
+
+/// The sealed manifest.
+const SEALED: &str = "manifest.json.age";
+
+/// How the files of a backup are sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encryption {
+    #[serde(rename = "age")]
+    Age,
+}
+
+/// One backup, without anything that only who may read its rows should know. The fields are those of [`Manifest`], but:
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub format: u32,
+    /// Of the file `manifest.json`.
+    pub digest: String,
+    /// Whether all that is not here is sealed.
+    pub encryption: Option<Encryption>,
+    pub point: String,
+    pub operation: String,
+    pub release: u64,
+    pub database: String,
+    pub charset: String,
+    pub collation: String,
+    pub server_version: String,
+    pub taken_at: String,
+    pub position: Option<Position>,
+    pub agreement: Agreement,
+    pub schema_version: Option<u64>,
+    pub migrations: Option<Vec<u64>>,
+    /// How many there are.
+    pub tables: u64,
+    pub rows: u64,
+    /// In the order in which they can be run.
+    pub files: Vec<File>,
+    /// The manifest itself, where it is sealed.
+    pub manifest: Option<File>,
+}
+
+impl Summary {
+    /// Bytes of all files that hold definitions and rows.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        Self {
+            format: manifest.format,
+            digest: manifest.digest.clone(),
+            encryption: None,
+            point: manifest.point.clone(),
+            operation: manifest.operation.clone(),
+            release: manifest.release,
+            database: manifest.database.clone(),
+            charset: manifest.charset.clone(),
+            collation: manifest.collation.clone(),
+            server_version: manifest.server_version.clone(),
+            taken_at: manifest.taken_at.clone(),
+            position: manifest.position.clone(),
+            agreement: manifest.agreement,
+            schema_version: manifest.schema_version,
+            migrations: manifest.migrations.clone(),
+            tables: manifest.tables.len() as u64,
+            rows: manifest.rows(),
+            files: manifest.files().cloned().collect(),
+            manifest: None,
+        }
+    }
+}
+
+/// What can be told of the backup at `prefix`; `None` if there is no complete one.
+///
+/// # Errors
+/// As [`manifest::read_manifest`], but for a missing key.
+pub async fn read_summary(store: &Store, prefix: &Path) -> Result<Option<Summary>> {
+    let path = prefix.clone().join(manifest::FILE);
+    let Some(value) = manifest::document(store, &path).await? else { return Ok(None) };
+    if is_sealed(&value) { manifest::parsed(&path, value) } else { manifest::parsed(&path, value).map(|manifest| Summary::of(&manifest)) }
+        .map(Some)
+}
+
+/// Takes a backup as [`capture`] does, or finds the one that is there: for that it needs no key.
+///
+/// # Errors
+/// As [`capture`].
+pub async fn capture_once(database: &Database, store: &Store, prefix: &Path, what: &Capture) -> Result<Summary> {
+    if let Some(there) = read_summary(store, prefix).await?
+        && there.point == what.point
+    {
+        return Ok(there);
+    }
+    capture(database, store, prefix, what).await?;
+    read_summary(store, prefix).await?.ok_or_else(|| Error::NoBackup { prefix: prefix.to_string() })
+}
+
+pub(super) fn is_sealed(value: &Value) -> bool {
+    value.get("encryption").is_some_and(|encryption| !encryption.is_null())
+}
+
+/// Writes the manifest sealed, and then what can be told of it in its place.
+pub(super) async fn write_sealed(store: &Store, prefix: &Path, manifest: &Manifest) -> Result<()> {
+    let path = prefix.clone().join(SEALED);
+    let written = store::put_sealed(store, &path, &manifest::text(&path, manifest)?).await?;
+    let file = File { name: SEALED.to_owned(), bytes: written.size, sha256: written.sha256 };
+    let summary = Summary { encryption: Some(Encryption::Age), manifest: Some(file), ..Summary::of(manifest) };
+    let path = prefix.clone().join(manifest::FILE);
+    let digest = manifest::digest(manifest::value(&path, &summary)?);
+    store::put(store, &path, manifest::text(&path, &Summary { digest, ..summary })?).await
+}
+
+/// Opens the manifest that `summary` (of a sealed backup) names.
+pub(super) async fn open(store: &Store, prefix: &Path, summary: Summary) -> Result<Value> {
+    let corrupt = |reason: &str| Error::Corrupt { path: prefix.to_string(), reason: reason.to_owned() };
+    let file = summary.manifest.ok_or_else(|| corrupt("it is sealed and names no sealed manifest"))?;
+    let path = prefix.clone().join(file.name.as_str());
+    let content = store::get_sealed(store, &path, &file.sha256).await?;
+    manifest::checked(&path, &content)
+}
