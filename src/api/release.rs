@@ -264,6 +264,7 @@ pub enum TlsMode {
 
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.rehearse == 'Never' || !has(self.encryption) || has(self.encryption.identitySecretRef)").message("spec.database.backup.rehearse reads what is encrypted: set encryption.identitySecretRef, or rehearse to Never"))]
 pub struct BackupSpec {
     #[serde(default)]
     pub store: Store,

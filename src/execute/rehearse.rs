@@ -20,7 +20,6 @@ use crate::{
         backup_point::{RehearsalOutcome, Rehearsed},
     },
     cluster::within,
-    error::Class,
     mysql::{self, Rehearsal},
 };
 
@@ -99,7 +98,7 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
 }
 
 async fn begin(task: &Task<'_>, point: &str, scratch: &str) -> Result<(), Error> {
-    let store = task.store().await?;
+    let store = task.readable_store().await?;
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
     // As many as may run at the same time; without a place it is asked for again.
     let Ok(place) = Arc::clone(&task.hands.streams).try_acquire_owned() else { return Ok(()) };
@@ -115,16 +114,8 @@ async fn begin(task: &Task<'_>, point: &str, scratch: &str) -> Result<(), Error>
     Ok(())
 }
 
-/// Whether the point itself is not fit, and trying again would not help.
+/// Whether the point itself is not fit. A full disk, a missing account or a server that takes no long statements is mended, and the
+/// point is as good as it was.
 fn blames_the_point(error: &mysql::Error) -> bool {
-    error.class() == Class::Permanent
-        && matches!(
-            error,
-            mysql::Error::Mismatch { .. }
-                | mysql::Error::Corrupt { .. }
-                | mysql::Error::NoBackup { .. }
-                | mysql::Error::Definer { .. }
-                | mysql::Error::TooLarge { .. }
-                | mysql::Error::Refused { .. }
-        )
+    matches!(error, mysql::Error::Mismatch { .. } | mysql::Error::Corrupt { .. } | mysql::Error::NoBackup { .. })
 }
