@@ -60,29 +60,54 @@ pub async fn carry_forward(database: &Database, aside: &str) -> Result<Vec<Carri
         }
     }
     parents_first(&mut pairs, &references(&mut session, database.name()).await?);
-    let mut before = Vec::new();
-    for pair in &pairs {
-        before.push(pair.missing(&mut session).await?);
+    let mut asides = Vec::new();
+    for pair in pairs {
+        let kept = pair.missing(&mut session).await?;
+        if kept > 0 {
+            asides.push(Aside { pair, carried: 0, kept, why: BTreeSet::new() });
+        }
     }
     session.run("refuse what does not fit", STRICTLY).await?;
-    let mut why: Vec<BTreeSet<String>> = vec![BTreeSet::new(); pairs.len()];
-    let mut left = before.clone();
     for _ in 0..PASSES {
-        let mut moved = false;
-        for ((pair, left), why) in pairs.iter().zip(&mut left).zip(&mut why).filter(|((_, left), _)| **left > 0) {
-            why.clear();
-            pair.copy(&mut session, why).await?;
-            let now = pair.missing(&mut session).await?;
-            moved |= now < *left;
-            *left = now;
+        let mut copied = 0;
+        for aside in asides.iter_mut().filter(|aside| aside.kept > 0) {
+            copied += aside.copy(&mut session).await?;
         }
-        if !moved {
+        if copied == 0 {
             break;
         }
     }
     session.close().await;
-    let outcomes = pairs.iter().zip(before).zip(left).zip(why);
-    Ok(outcomes.filter(|(((_, before), _), _)| *before > 0).map(|(((pair, before), left), why)| pair.outcome(before, left, why)).collect())
+    Ok(asides.into_iter().map(Aside::outcome).collect())
+}
+
+/// What of a table stands aside, and what has become of it so far.
+struct Aside {
+    pair: Pair,
+    carried: u64,
+    kept: u64,
+    /// In the last pass.
+    why: BTreeSet<&'static str>,
+}
+
+impl Aside {
+    /// One pass; how many rows it brought over.
+    async fn copy(&mut self, session: &mut Session) -> Result<u64> {
+        self.why.clear();
+        let copied = self.pair.copy(session, &mut self.why).await?;
+        self.carried += copied;
+        self.kept = self.kept.saturating_sub(copied);
+        Ok(copied)
+    }
+
+    fn outcome(self) -> Carried {
+        let Self { pair: Pair { replaced, dropped, .. }, carried, kept, why } = self;
+        let mut why: Vec<String> = why.into_iter().map(ToOwned::to_owned).collect();
+        if carried > 0 && !dropped.is_empty() {
+            why.push(format!("without what the restored table has no column for: {}", dropped.join(", ")));
+        }
+        Carried { table: replaced.name, carried, kept, why }
+    }
 }
 
 /// A table as it is live and as it stands aside.
@@ -148,33 +173,33 @@ impl Pair {
         format!("NOT EXISTS (SELECT 1 FROM {} AS `l` WHERE {})", self.live, same.join(" AND "))
     }
 
-    async fn copy(&self, session: &mut Session, why: &mut BTreeSet<String>) -> Result<()> {
+    /// Copies what fits, says why the rest does not, and how many rows it was.
+    async fn copy(&self, session: &mut Session, why: &mut BTreeSet<&'static str>) -> Result<u64> {
         if let Some(barred) = self.barred {
-            why.insert(barred.to_owned());
-            return Ok(());
+            why.insert(barred);
+            return Ok(0);
         }
         let Some(key) = Key::of(&self.replaced) else {
             // Its keys have no literals: the table is one portion.
-            let tried = self.insert(session, None).await?;
-            why.extend(tried.map(ToOwned::to_owned));
-            return Ok(());
+            return Ok(noted(self.insert(session, None).await?, why));
         };
         let schema = (self.aside_schema.as_str(), &self.replaced);
-        let mut after = None;
+        let (mut after, mut copied) = (None, 0);
         loop {
             let range = key.range(session, schema, after, PORTION).await?;
-            if self.insert(session, range.condition(&key.columns, "a")).await?.is_some() {
-                self.one_by_one(session, &key, &range, why).await?;
-            }
+            copied += match self.insert(session, range.condition(&key.columns, "a")).await? {
+                Tried::Fits(rows) => rows,
+                Tried::Misfit(_) => self.one_by_one(session, &key, &range, why).await?,
+            };
             match range.upto {
                 Some(upto) => after = Some(upto),
-                None => return Ok(()),
+                None => return Ok(copied),
             }
         }
     }
 
     /// Of a range in which something does not fit.
-    async fn one_by_one(&self, session: &mut Session, key: &Key, range: &Range, why: &mut BTreeSet<String>) -> Result<()> {
+    async fn one_by_one(&self, session: &mut Session, key: &Key, range: &Range, why: &mut BTreeSet<&'static str>) -> Result<u64> {
         let doing = format!("list what stands aside of table {}", self.replaced.name);
         let within = range.condition(&key.columns, "a").map(|condition| format!(" AND {condition}")).unwrap_or_default();
         let columns: Vec<String> = key.columns.iter().map(|column| format!("`a`.{}", quote(column))).collect();
@@ -183,18 +208,18 @@ impl Pair {
         session.run(&doing, "SET character_set_results=NULL").await?;
         let rows = session.rows_long(&doing, sql).await?;
         session.run(&doing, "SET character_set_results=utf8mb4").await?;
+        let mut copied = 0;
         for row in rows {
             let values = (1..=key.columns.len()).map(|index| row.bytes(index)).collect::<Result<Vec<_>>>()?;
             let is_it: Vec<String> =
                 columns.iter().zip(key.literals(values)).map(|(column, value)| format!("{column} = {value}")).collect();
-            let tried = self.insert(session, Some(is_it.join(" AND "))).await?;
-            why.extend(tried.map(ToOwned::to_owned));
+            copied += noted(self.insert(session, Some(is_it.join(" AND "))).await?, why);
         }
-        Ok(())
+        Ok(copied)
     }
 
-    /// Copies all rows that are missing and meet `condition`, or none of them, and says why.
-    async fn insert(&self, session: &mut Session, condition: Option<String>) -> Result<Option<&'static str>> {
+    /// Copies all rows that are missing and meet `condition`, or none of them.
+    async fn insert(&self, session: &mut Session, condition: Option<String>) -> Result<Tried> {
         let list = |alias: &str| self.columns.iter().map(|column| format!("{alias}{}", quote(column))).collect::<Vec<_>>().join(",");
         let within = condition.map(|condition| format!(" AND {condition}")).unwrap_or_default();
         let order: Vec<String> = self.key.iter().map(|column| format!("`a`.{}", quote(column))).collect();
@@ -208,21 +233,28 @@ impl Pair {
             order.join(",")
         );
         match session.run_long(&format!("carry rows of table {} forward", self.replaced.name), sql).await {
-            Ok(_) => Ok(None),
-            Err(error) => match error.code().and_then(misfit) {
-                Some(reason) => Ok(Some(reason)),
-                None => Err(error),
-            },
+            Ok(rows) => Ok(Tried::Fits(rows)),
+            Err(error) => error.code().and_then(misfit).map(Tried::Misfit).ok_or(error),
         }
     }
+}
 
-    fn outcome(&self, before: u64, left: u64, why: BTreeSet<String>) -> Carried {
-        let carried = before.saturating_sub(left);
-        let mut why: Vec<String> = if left > 0 { why.into_iter().collect() } else { Vec::new() };
-        if carried > 0 && !self.dropped.is_empty() {
-            why.push(format!("without what the restored table has no column for: {}", self.dropped.join(", ")));
+/// What came of an insertion.
+enum Tried {
+    /// So many rows.
+    Fits(u64),
+    /// None, and why.
+    Misfit(&'static str),
+}
+
+/// How many rows it was; why none, is noted.
+fn noted(tried: Tried, why: &mut BTreeSet<&'static str>) -> u64 {
+    match tried {
+        Tried::Fits(rows) => rows,
+        Tried::Misfit(reason) => {
+            why.insert(reason);
+            0
         }
-        Carried { table: self.replaced.name.clone(), carried, kept: left, why }
     }
 }
 

@@ -167,7 +167,7 @@ impl Database {
             Err(error) => match error.code() {
                 Some(1049) => Err(self.unknown()),
                 // Without any privilege on it the server does not even say whether the schema exists.
-                Some(1044) => Err(self.missing(grants::missing(&mut session, self.name(), Vec::new()).await?)),
+                Some(1044) => Err(self.missing(grants::missing(&mut session, self.name(), &[]).await?)),
                 _ => Err(error),
             },
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::endpoint::{Database, Session};
 use super::error::Result;
 use super::ident::grant_pattern;
-use super::stored::{Made, StoredKind};
+use super::stored::{StoredKind, StoredObject};
 
 /// On the live schema. TRIGGER, EVENT and EXECUTE are there to see triggers, events and routines at all: what can't be seen can't be refused.
 const LIVE: [&str; 12] =
@@ -31,14 +31,15 @@ fn wanted_for(kind: StoredKind) -> &'static [&'static str] {
     }
 }
 
-/// Says [`Error::MissingGrants`](super::error::Error::MissingGrants) if a privilege is missing.
-pub(super) async fn suffice(session: &mut Session, database: &Database, objects: Vec<Made>) -> Result<()> {
-    let missing = missing(session, database.name(), objects).await?;
+/// Says [`Error::MissingGrants`](super::error::Error::MissingGrants) if a privilege is missing to make these.
+pub(super) async fn suffice(session: &mut Session, database: &Database, objects: &[StoredObject]) -> Result<()> {
+    let made: Vec<_> = objects.iter().map(|object| (object.kind, object.definer.as_str())).collect();
+    let missing = missing(session, database.name(), &made).await?;
     if missing.is_empty() { Ok(()) } else { Err(database.missing(missing)) }
 }
 
-/// The statements to run, empty if nothing is missing, where these stored objects are to be read and made.
-pub(super) async fn missing(session: &mut Session, database: &str, objects: Vec<Made>) -> Result<Vec<String>> {
+/// The statements to run, empty if nothing is missing, where stored objects of these kinds and definers are to be read and made.
+pub(super) async fn missing(session: &mut Session, database: &str, objects: &[(StoredKind, &str)]) -> Result<Vec<String>> {
     let mut held = Vec::new();
     for row in session.rows("read the user's privileges", "SHOW GRANTS FOR CURRENT_USER()").await? {
         held.extend(Grant::parse(&row.string(0)?));
@@ -48,7 +49,7 @@ pub(super) async fn missing(session: &mut Session, database: &str, objects: Vec<
         None => String::new(),
     };
     let account = account(&current);
-    let of_objects: BTreeSet<&str> = objects.iter().flat_map(|object| wanted_for(object.kind)).copied().collect();
+    let of_objects: BTreeSet<&str> = objects.iter().flat_map(|(kind, _)| wanted_for(*kind)).copied().collect();
     let and = |fixed: &[&'static str]| -> Vec<&'static str> {
         fixed.iter().copied().chain(of_objects.iter().copied().filter(|privilege| !fixed.contains(privilege))).collect()
     };
@@ -61,15 +62,15 @@ pub(super) async fn missing(session: &mut Session, database: &str, objects: Vec<
         .filter(|(_, schema, privileges)| !suffices(&held, schema, privileges))
         .map(|(pattern, _, privileges)| format!("GRANT {} ON `{}`.* TO {account};", privileges.join(", "), pattern.replace('`', "``")))
         .collect();
-    let of_others: Vec<&Made> = objects.iter().filter(|object| object.definer != current).collect();
+    let of_others: Vec<StoredKind> = objects.iter().filter(|(_, definer)| *definer != current).map(|(kind, _)| *kind).collect();
     if !of_others.is_empty() && !suffices(&held, "", &["SET USER"]) {
         missing.push(format!("GRANT SET USER ON *.* TO {account};"));
     }
-    let has_routines = of_others.iter().any(|object| wanted_for(object.kind).contains(&"CREATE ROUTINE"));
+    let has_routines = of_others.iter().any(|kind| wanted_for(*kind).contains(&"CREATE ROUTINE"));
     if has_routines && !may_read_routines(session).await? {
         missing.push(format!("GRANT SELECT ON mysql.proc TO {account};"));
     }
-    let logged = objects.iter().any(|object| matches!(object.kind, StoredKind::Trigger | StoredKind::Function));
+    let logged = objects.iter().any(|(kind, _)| matches!(kind, StoredKind::Trigger | StoredKind::Function));
     if logged && !suffices(&held, "", &["SUPER"]) && !trusts_creators(session).await? {
         missing.push("SET GLOBAL log_bin_trust_function_creators=ON;".to_owned());
     }

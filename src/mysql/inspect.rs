@@ -12,7 +12,7 @@ use super::grants;
 use super::ident::literal;
 use super::owner::{self, Owner};
 use super::rows::Encoding;
-use super::stored::{self, Listed, PASSING};
+use super::stored::{self, PASSING};
 
 /// A look at the live schema.
 #[derive(Clone, Debug)]
@@ -162,6 +162,7 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
     unsupported.extend(foreign_keys_across(session, database.name()).await?);
     unsupported.sort();
     let stored = stored::list(session, database.name()).await?;
+    let made: Vec<_> = stored.iter().map(|object| (object.kind, object.definer.as_str())).collect();
     Ok(Inventory {
         server_version,
         max_allowed_packet: packet_limit(session).await?,
@@ -171,7 +172,7 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
         owner: owner::recorded(session, database.name()).await?,
         beside: beside::all(session, database.name()).await?,
         unsupported,
-        missing_grants: grants::missing(session, database.name(), stored.iter().map(Listed::made).collect()).await?,
+        missing_grants: grants::missing(session, database.name(), &made).await?,
         prepared_transactions: prepared(session).await?,
     })
 }

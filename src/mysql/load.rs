@@ -15,7 +15,6 @@ use super::ident::quote;
 use super::manifest::{self, Chunk, Manifest};
 use super::progress::{Counter, Part};
 use super::store::{Store, Unpacked};
-use super::stored::StoredObject;
 use super::{checksum, definition, files, grants, inspect, lock, recreate};
 
 /// What stands in the shadow.
@@ -52,7 +51,7 @@ pub async fn load(database: &Database, store: &Store, prefix: &Path, shadow: &st
         }
         Some(_) | None => {}
     }
-    grants::suffice(&mut session, database, manifest.objects.iter().map(StoredObject::made).collect()).await?;
+    grants::suffice(&mut session, database, &manifest.objects).await?;
     check_packets(&mut session, &manifest).await?;
     // Those of an operator that was killed: the server ends them once they have done what they were at.
     lock::alone(&mut session, database.name()).await?;

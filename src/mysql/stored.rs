@@ -140,27 +140,10 @@ impl StoredObject {
     }
 }
 
-/// What privileges an object takes to be seen and made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Made {
-    pub kind: StoredKind,
-    pub definer: String,
-}
-
-impl StoredObject {
-    pub(super) fn made(&self) -> Made {
-        Made { kind: self.kind, definer: self.definer.clone() }
-    }
-}
-
 impl Listed {
     /// Whether rows that are inserted into the table run it.
     pub fn fires_on_insert(&self, table: &str) -> bool {
         self.on.as_ref().is_some_and(|on| on.table == table && on.moment.ends_with("INSERT"))
-    }
-
-    pub fn made(&self) -> Made {
-        Made { kind: self.kind, definer: self.definer.clone() }
     }
 }
 

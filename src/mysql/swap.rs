@@ -156,7 +156,7 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
     owner::put(session, &swap.shadow, owner.as_ref()).await?;
     let replacement = beside::tables(session, &swap.shadow).await?;
     let wanted = wanted(session, &swap.shadow, &replacement, &current).await?;
-    grants::suffice(session, database, wanted.iter().map(StoredObject::made).collect()).await?;
+    grants::suffice(session, database, &wanted).await?;
     let at = |table: &str| qualified(&swap.shadow, table);
     raise_counters(session, live, &replacement, at, Headroom::Leave).await?;
     let passing = passing::plan(

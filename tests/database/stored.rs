@@ -90,21 +90,15 @@ async fn stored_objects_go_back_and_forth_with_the_tables_they_belong_to() {
     assert_eq!(ask(&mut root, "SELECT CONCAT(total, party) FROM a_doubled").await, "42🎉");
     assert_eq!(ask(&mut root, "SELECT GROUP_CONCAT(what ORDER BY id) FROM audit").await, "first,second 🎉");
 
-    let back = Swap {
-        shadow: bed.beside("aside"),
-        aside: bed.beside("undone"),
-        marker: Marker { point: bed.beside("aside"), operation: "undo".into(), release: 8 },
+    let undo = |source: &str, aside: &str| Swap {
+        shadow: bed.beside(source),
+        aside: bed.beside(aside),
+        marker: Marker { point: bed.beside(source), operation: format!("undo to {source}"), release: 8 },
         ..bed.swap("p1")
     };
-    swap(&bed.database(), &back).await.expect("it is undone");
+    swap(&bed.database(), &undo("aside", "undone")).await.expect("it is undone");
     assert_eq!(objects(&mut root, &bed.name).await, released);
-    let again = Swap {
-        shadow: bed.beside("undone"),
-        aside: bed.beside("aside"),
-        marker: Marker { point: bed.beside("undone"), operation: "undo-2".into(), release: 9 },
-        ..bed.swap("p1")
-    };
-    swap(&bed.database(), &again).await.expect("the undo is undone");
+    swap(&bed.database(), &undo("undone", "aside")).await.expect("the undo is undone");
     assert_eq!(objects(&mut root, &bed.name).await, before);
     assert_eq!(inspect(&bed.database()).await.expect("the database can be read").beside.len(), 1, "only the last aside is left");
 }
