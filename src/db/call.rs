@@ -41,15 +41,15 @@ impl Call {
         if let Some(there) = mysql::read_summary(&self.store, &prefix).await.map_err(told)? {
             return Err(format!(
                 "backup point {point} is there already, of {} as of {}: choose another name",
-                there.database, there.taken_at
+                there.head.database, there.head.taken_at
             ));
         }
         let what = Capture { point: point.clone(), operation: names::operation(BY_HAND, now()), release: 0 };
         let begun = Instant::now();
-        let manifest = mysql::capture_once(database, &self.store, &prefix, &what).await.map_err(told)?;
+        let taken = mysql::capture(database, &self.store, &prefix, &what).await.map_err(told)?;
         let took = begun.elapsed();
-        let facts = json!({"seconds": took.as_secs_f64(), "taken": show::facts(&prefix, &manifest)});
-        self.say(&facts, || format!("{}\n{}", show::summary(&prefix, &manifest, took), show::limits(&manifest)))
+        let facts = json!({"seconds": took.as_secs_f64(), "taken": show::facts(&prefix, &taken)});
+        self.say(&facts, || format!("{}\n{}", show::summary(&prefix, &taken, took), show::limits(&taken)))
     }
 
     pub async fn list(&self) -> Result<()> {
@@ -93,7 +93,7 @@ impl Call {
         let loaded = begun.elapsed();
         let lost = mysql::loss(database, &shadow).await.map_err(told)?;
         if !lost.is_empty() && !yes {
-            eprintln!("since {} this was written, and would be taken away:\n{}", manifest.taken_at, show::losses(&lost));
+            eprintln!("since {} this was written, and would be taken away:\n{}", manifest.head.taken_at, show::losses(&lost));
             if !agreed("go on?")? {
                 return Err(format!(
                     "nothing was replaced; {point} stands loaded in {shadow}: the same command with --yes goes on there, discard {shadow} drops it"
@@ -105,7 +105,7 @@ impl Call {
         swap(
             database,
             &shadow,
-            Marker { point: manifest.point, operation: names::operation(BY_HAND, operation), release: manifest.release },
+            Marker { point: manifest.head.point, operation: names::operation(BY_HAND, operation), release: manifest.head.release },
             &aside,
         )
         .await?;

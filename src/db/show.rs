@@ -48,18 +48,18 @@ fn begun(part: Part, total: u64) -> ProgressBar {
 pub fn facts(prefix: &Path, summary: &Summary) -> Value {
     json!({
         "point": prefix.to_string(),
-        "database": summary.database,
-        "takenAt": summary.taken_at,
-        "server": summary.server_version,
-        "position": summary.position,
-        "agreement": summary.agreement,
-        "schemaVersion": summary.schema_version,
+        "database": summary.head.database,
+        "takenAt": summary.head.taken_at,
+        "server": summary.head.server_version,
+        "position": summary.head.position,
+        "agreement": summary.head.agreement,
+        "schemaVersion": summary.head.schema_version,
         "tables": summary.tables,
         "files": summary.files.len(),
         "encryption": summary.encryption,
         "rows": summary.rows,
         "bytes": summary.bytes(),
-        "digest": summary.digest,
+        "digest": summary.head.digest,
     })
 }
 
@@ -69,8 +69,8 @@ pub fn summary(prefix: &Path, summary: &Summary, took: Duration) -> String {
         summary.tables,
         summary.rows,
         summary.bytes(),
-        summary.database,
-        summary.taken_at,
+        summary.head.database,
+        summary.head.taken_at,
         took.as_secs_f64()
     )
 }
@@ -78,10 +78,10 @@ pub fn summary(prefix: &Path, summary: &Summary, took: Duration) -> String {
 /// What this backup can't be used for, and why it took longer than it could have.
 pub fn limits(summary: &Summary) -> String {
     let mut limits = Vec::new();
-    if summary.position.is_none() {
+    if summary.head.position.is_none() {
         limits.push("the server writes no binary log: which changes came after this instant can't be told from a log");
     }
-    if summary.agreement == Agreement::OneSession {
+    if summary.head.agreement == Agreement::OneSession {
         limits.push("one session read it all: several need the privilege RELOAD, or a binary log, to see the same instant");
     }
     limits.join("\n")
@@ -99,9 +99,9 @@ pub fn table(points: &[(Path, Summary)]) -> String {
     let row = |(prefix, summary): &(Path, Summary)| {
         [
             prefix.to_string(),
-            summary.database.clone(),
-            summary.taken_at.clone(),
-            summary.schema_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            summary.head.database.clone(),
+            summary.head.taken_at.clone(),
+            summary.head.schema_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
             summary.tables.to_string(),
             summary.rows.to_string(),
             summary.bytes().to_string(),
@@ -169,14 +169,14 @@ pub fn script(summary: &Summary, folder: &Folder) -> String {
          for file in {files}; do\n\
          \x20 {open} | $client --default-character-set=utf8mb4 --max-allowed-packet=1G \"$schema\"\n\
          done\n",
-        point = summary.point,
+        point = summary.head.point,
         rows = summary.rows,
-        database = summary.database,
-        taken = summary.taken_at,
+        database = summary.head.database,
+        taken = summary.head.taken_at,
         folder = quoted(&folder.name),
         copy = copy.unwrap_or_default(),
-        charset = summary.charset,
-        collation = summary.collation,
+        charset = summary.head.charset,
+        collation = summary.head.collation,
     )
 }
 

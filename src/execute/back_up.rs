@@ -21,7 +21,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     let prefix = task.prefix(point);
     let database = task.database().await?;
     let labels = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
-    let manifest = mysql::capture_once(&database, &store, &prefix, &labels).await?;
+    let taken = mysql::capture(&database, &store, &prefix, &labels).await?;
 
     let api: Api<BackupPoint> = Api::namespaced(task.hands.client.clone(), &task.namespace);
     let object = json!({
@@ -36,7 +36,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     )
     .await?;
     let revision = task.release.status.as_ref().and_then(|status| status.last_applied_revision.clone());
-    let status = facts(&manifest, task.location(url, &prefix), revision);
+    let status = facts(&taken, task.location(url, &prefix), revision);
     task.hands.pen.point(&object, &status).await?;
     done(format!(
         "BackupPoint {point}: {} tables, {} rows, {} bytes",
@@ -46,19 +46,20 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     ))
 }
 
-fn facts(manifest: &Summary, location: String, revision: Option<String>) -> BackupPointStatus {
+fn facts(summary: &Summary, location: String, revision: Option<String>) -> BackupPointStatus {
+    let head = &summary.head;
     BackupPointStatus {
         verified: true,
         location: Some(location),
-        digest: Some(manifest.digest.clone()),
-        taken_at: manifest.taken_at.parse().ok(),
-        position: manifest.position.as_ref().map(|position| format!("{}:{}", position.file, position.offset)),
-        gtid: manifest.position.as_ref().and_then(|position| position.gtid.clone()),
-        schema_version: manifest.schema_version,
-        migrations: manifest.migrations.clone(),
-        tables: Some(manifest.tables),
-        rows: Some(manifest.rows),
-        bytes: Some(manifest.bytes()),
+        digest: Some(head.digest.clone()),
+        taken_at: head.taken_at.parse().ok(),
+        position: head.position.as_ref().map(|position| format!("{}:{}", position.file, position.offset)),
+        gtid: head.position.as_ref().and_then(|position| position.gtid.clone()),
+        schema_version: head.schema_version,
+        migrations: head.migrations.clone(),
+        tables: Some(summary.tables),
+        rows: Some(summary.rows),
+        bytes: Some(summary.bytes()),
         revision,
         rehearsed: None,
     }

@@ -23,11 +23,12 @@ use super::endpoint::{Database, SESSION, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, quote};
 use super::inspect::{self, Table};
-use super::manifest::{self, Chunk, File, Manifest, read_manifest};
+use super::manifest::{self, Chunk, File, Head, Manifest};
 use super::progress::{Counter, Part};
 use super::rows::{Shape, Writer};
 use super::store::{Store, Upload, sweep};
 use super::stored::{self, StoredObject};
+use super::summary::{Summary, read_summary};
 use super::{definition, swap, views};
 
 /// What a backup is called and whose it is.
@@ -46,17 +47,17 @@ const PORTION: usize = 256 * 1024;
 /// A file with more bytes of SQL than this many chunks ends with its row: a range of long rows becomes several files.
 const LONGEST_FILE: u64 = 2;
 
-/// Takes a consistent backup of the live schema into `prefix`, or returns the one that is there.
+/// Takes a consistent backup of the live schema into `prefix`, or finds the one that is there: for that it needs no key.
 ///
 /// # Errors
 /// [`Error::Unsupported`] and [`Error::MissingGrants`] before anything is read; [`Error::Moved`] when DDL came between: take it again;
 /// [`Error::Corrupt`] when another point's manifest lies at `prefix`.
-pub async fn capture(database: &Database, store: &Store, prefix: &Path, what: &Capture) -> Result<Manifest> {
-    if let Some(manifest) = read_manifest(store, prefix).await? {
-        if manifest.point == what.point {
-            return Ok(manifest);
+pub async fn capture(database: &Database, store: &Store, prefix: &Path, what: &Capture) -> Result<Summary> {
+    if let Some(there) = read_summary(store, prefix).await? {
+        if there.head.point == what.point {
+            return Ok(there);
         }
-        let reason = format!("it belongs to backup point {}; give {} a prefix of its own", manifest.point, what.point);
+        let reason = format!("it belongs to backup point {}; give {} a prefix of its own", there.head.point, what.point);
         return Err(Error::Corrupt { path: prefix.to_string(), reason });
     }
     let mut session = database.locked().await?;
@@ -121,20 +122,22 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
     let mut migrations: Vec<u64> = inventory.migrations.iter().filter(|row| row.state == State::Applied).map(|row| row.version).collect();
     migrations.sort_unstable();
     Ok(Manifest {
-        format: Manifest::FORMAT,
-        digest: String::new(),
-        point: what.point.clone(),
-        operation: what.operation.clone(),
-        release: what.release,
-        database: database.name().to_owned(),
-        charset,
-        collation,
-        server_version: inventory.server_version,
-        taken_at: views.taken_at,
-        position: views.position,
-        agreement: views.agreement,
-        schema_version: migrations.last().copied(),
-        migrations: Some(migrations),
+        head: Head {
+            format: Manifest::FORMAT,
+            digest: String::new(),
+            point: what.point.clone(),
+            operation: what.operation.clone(),
+            release: what.release,
+            database: database.name().to_owned(),
+            charset,
+            collation,
+            server_version: inventory.server_version,
+            taken_at: views.taken_at,
+            position: views.position,
+            agreement: views.agreement,
+            schema_version: migrations.last().copied(),
+            migrations: Some(migrations),
+        },
         schema,
         tables,
         stored,

@@ -12,7 +12,7 @@ use super::crew;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::quote;
-use super::manifest::{self, Chunk, Manifest};
+use super::manifest::{self, Chunk, Head, Manifest};
 use super::progress::{Counter, Part};
 use super::store::{Store, Unpacked};
 use super::{checksum, definition, files, grants, inspect, lock, recreate};
@@ -37,11 +37,11 @@ pub struct Loaded {
 pub async fn load(database: &Database, store: &Store, prefix: &Path, shadow: &str) -> Result<Loaded> {
     beside::check_name(database.name(), shadow)?;
     let manifest = files::complete(store, prefix).await?;
-    let loaded = Loaded { tables: manifest.tables.len(), rows: manifest.rows(), digest: manifest.digest.clone() };
+    let loaded = Loaded { tables: manifest.tables.len(), rows: manifest.rows(), digest: manifest.head.digest.clone() };
     let mut session = database.locked().await?;
     let there = beside::sign(&mut session, shadow).await?;
     match &there {
-        Some(sign) if sign.state == Standing::Complete && sign.digest == manifest.digest => {
+        Some(sign) if sign.state == Standing::Complete && sign.digest == manifest.head.digest => {
             session.close().await;
             return Ok(loaded);
         }
@@ -61,7 +61,7 @@ pub async fn load(database: &Database, store: &Store, prefix: &Path, shadow: &st
         counter.add(file.bytes);
     }
 
-    let begun = there.is_some_and(|sign| sign.digest == manifest.digest);
+    let begun = there.is_some_and(|sign| sign.digest == manifest.head.digest);
     let noted = if begun { beside::chunks(&mut session, shadow).await? } else { None };
     if noted.is_none() {
         beside::drop_schema(&mut session, shadow).await?;
@@ -127,14 +127,14 @@ async fn check_packets(session: &mut Session, manifest: &Manifest) -> Result<()>
     Ok(())
 }
 
-fn sign(shadow: &str, Manifest { point, digest, .. }: &Manifest, state: Standing) -> Beside {
+fn sign(shadow: &str, Manifest { head: Head { point, digest, .. }, .. }: &Manifest, state: Standing) -> Beside {
     Beside { schema: shadow.to_owned(), state, point: point.clone(), digest: digest.clone() }
 }
 
 /// The schema with its sign and its empty tables.
 async fn create(session: &mut Session, shadow: &str, manifest: &Manifest) -> Result<()> {
     let schema = quote(shadow);
-    let Manifest { charset, collation, tables, .. } = manifest;
+    let Manifest { head: Head { charset, collation, .. }, tables, .. } = manifest;
     let sql = format!("CREATE DATABASE {schema} CHARACTER SET {} COLLATE {}", quote(charset), quote(collation));
     session.run("create the shadow schema", &sql).await?;
     beside::write_sign(session, &sign(shadow, manifest, Standing::Loading)).await?;

@@ -13,7 +13,7 @@ use super::chunk::Range;
 use super::error::{Error, Result};
 use super::store::{self, Store};
 use super::stored::StoredObject;
-use super::summary;
+use super::summary::{self, Summary};
 use super::views::Agreement;
 
 /// Raised when an older engine could not load the files any more.
@@ -24,11 +24,11 @@ pub(super) const FILE: &str = "manifest.json";
 /// The field that is left out of its own digest.
 const DIGEST: &str = "digest";
 
-/// One consistent copy of a schema.
+/// What may be told of a backup to whoever sees its store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct Head {
     pub format: u32,
-    /// sha256 of this manifest's canonical JSON without this field: keys sorted, no spaces.
+    /// sha256 of the canonical JSON of the file that this stands in, without this field: keys sorted, no spaces.
     pub digest: String,
     /// The backup point's name.
     pub point: String,
@@ -52,6 +52,13 @@ pub struct Manifest {
     /// All of them, ascending; `None` in backups from before this was recorded.
     #[serde(default)]
     pub migrations: Option<Vec<u64>>,
+}
+
+/// One consistent copy of a schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    #[serde(flatten)]
+    pub head: Head,
     /// The file with all definitions.
     pub schema: File,
     /// By name.
@@ -134,16 +141,15 @@ impl Manifest {
 
     pub(super) const FORMAT: u32 = FORMAT;
 
-    /// Writes the manifest with its digest and returns it with the digest.
-    pub(super) async fn write(mut self, store: &Store, prefix: &Path) -> Result<Self> {
+    /// Writes the manifest with its digest, and returns what can be told of it.
+    pub(super) async fn write(mut self, store: &Store, prefix: &Path) -> Result<Summary> {
         let path = prefix.clone().join(FILE);
-        self.digest = digest(value(&path, &self)?);
+        self.head.digest = digest(value(&path, &self)?);
         if store.is_sealed() {
-            summary::write_sealed(store, prefix, &self).await?;
-        } else {
-            store::put(store, &path, text(&path, &self)?).await?;
+            return summary::write_sealed(store, prefix, &self).await;
         }
-        Ok(self)
+        store::put(store, &path, text(&path, &self)?).await?;
+        Ok(Summary::of(&self))
     }
 }
 

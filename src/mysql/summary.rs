@@ -7,12 +7,9 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::capture::{Capture, capture};
-use super::endpoint::Database;
 use super::error::{Error, Result};
-use super::manifest::{self, File, Manifest, Position};
+use super::manifest::{self, File, Head, Manifest};
 use super::store::{self, Store};
-use super::views::Agreement;
 
 /// The sealed manifest.
 const SEALED: &str = "manifest.json.age";
@@ -24,26 +21,13 @@ pub enum Encryption {
     Age,
 }
 
-/// One backup, without anything that only who may read its rows should know. The fields are those of [`Manifest`], but:
+/// One backup, without anything that only who may read its rows should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    pub format: u32,
-    /// Of the file `manifest.json`.
-    pub digest: String,
+    #[serde(flatten)]
+    pub head: Head,
     /// Whether all that is not here is sealed.
     pub encryption: Option<Encryption>,
-    pub point: String,
-    pub operation: String,
-    pub release: u64,
-    pub database: String,
-    pub charset: String,
-    pub collation: String,
-    pub server_version: String,
-    pub taken_at: String,
-    pub position: Option<Position>,
-    pub agreement: Agreement,
-    pub schema_version: Option<u64>,
-    pub migrations: Option<Vec<u64>>,
     /// How many there are.
     pub tables: u64,
     pub rows: u64,
@@ -61,21 +45,8 @@ impl Summary {
 
     pub(super) fn of(manifest: &Manifest) -> Self {
         Self {
-            format: manifest.format,
-            digest: manifest.digest.clone(),
+            head: manifest.head.clone(),
             encryption: None,
-            point: manifest.point.clone(),
-            operation: manifest.operation.clone(),
-            release: manifest.release,
-            database: manifest.database.clone(),
-            charset: manifest.charset.clone(),
-            collation: manifest.collation.clone(),
-            server_version: manifest.server_version.clone(),
-            taken_at: manifest.taken_at.clone(),
-            position: manifest.position.clone(),
-            agreement: manifest.agreement,
-            schema_version: manifest.schema_version,
-            migrations: manifest.migrations.clone(),
             tables: manifest.tables.len() as u64,
             rows: manifest.rows(),
             files: manifest.files().cloned().collect(),
@@ -95,33 +66,20 @@ pub async fn read_summary(store: &Store, prefix: &Path) -> Result<Option<Summary
         .map(Some)
 }
 
-/// Takes a backup as [`capture`] does, or finds the one that is there: for that it needs no key.
-///
-/// # Errors
-/// As [`capture`].
-pub async fn capture_once(database: &Database, store: &Store, prefix: &Path, what: &Capture) -> Result<Summary> {
-    if let Some(there) = read_summary(store, prefix).await?
-        && there.point == what.point
-    {
-        return Ok(there);
-    }
-    capture(database, store, prefix, what).await?;
-    read_summary(store, prefix).await?.ok_or_else(|| Error::NoBackup { prefix: prefix.to_string() })
-}
-
 pub(super) fn is_sealed(value: &Value) -> bool {
     value.get("encryption").is_some_and(|encryption| !encryption.is_null())
 }
 
 /// Writes the manifest sealed, and then what can be told of it in its place.
-pub(super) async fn write_sealed(store: &Store, prefix: &Path, manifest: &Manifest) -> Result<()> {
+pub(super) async fn write_sealed(store: &Store, prefix: &Path, manifest: &Manifest) -> Result<Summary> {
     let path = prefix.clone().join(SEALED);
     let written = store::put_sealed(store, &path, &manifest::text(&path, manifest)?).await?;
     let file = File { name: SEALED.to_owned(), bytes: written.size, sha256: written.sha256 };
-    let summary = Summary { encryption: Some(Encryption::Age), manifest: Some(file), ..Summary::of(manifest) };
+    let mut summary = Summary { encryption: Some(Encryption::Age), manifest: Some(file), ..Summary::of(manifest) };
     let path = prefix.clone().join(manifest::FILE);
-    let digest = manifest::digest(manifest::value(&path, &summary)?);
-    store::put(store, &path, manifest::text(&path, &Summary { digest, ..summary })?).await
+    summary.head.digest = manifest::digest(manifest::value(&path, &summary)?);
+    store::put(store, &path, manifest::text(&path, &summary)?).await?;
+    Ok(summary)
 }
 
 /// Opens the manifest that `summary` (of a sealed backup) names.

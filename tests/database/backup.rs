@@ -62,19 +62,19 @@ async fn linked_tables_are_consistent_while_others_write() {
             let further = format!("{point}-{number}");
             let database = database.clone().with_connections(12);
             let manifest = capture(&database, &bed.store, &Path::from(further.as_str()), &what(&further)).await;
-            assert_eq!(manifest.expect("the backup succeeds").agreement, agreement);
+            assert_eq!(manifest.expect("the backup succeeds").head.agreement, agreement);
         }
-        let manifest = capture(&database, &bed.store, &prefix, &what(point)).await.expect("the backup succeeds");
+        let manifest = bed.capture_with(&database, point).await;
         load(&database, &bed.store, &prefix, &shadow).await.expect("the backup loads");
         assert!(manifest.rows() > 2000);
         assert!(manifest.tables.iter().any(|table| table.chunks.len() > 4), "{manifest:?}");
-        assert_eq!(manifest.agreement, agreement);
+        assert_eq!(manifest.head.agreement, agreement);
         let orphans =
             format!("SELECT COUNT(*) FROM `{shadow}`.items i LEFT JOIN `{shadow}`.orders o ON o.id = i.order_id WHERE o.id IS NULL");
         assert_eq!(ask(&mut root, &orphans).await, "0", "{point}");
         let equal = format!("SELECT (SELECT SUM(total) FROM `{shadow}`.orders) = (SELECT SUM(price) FROM `{shadow}`.items)");
         assert_eq!(ask(&mut root, &equal).await, "1", "{point}");
-        let position = manifest.position.expect("the server writes a binary log");
+        let position = manifest.head.position.expect("the server writes a binary log");
         assert!(!position.file.is_empty() && position.offset > 0, "{position:?}");
         // Without a look at the server while commits are held back, it depends on the log whether the server finds it.
         assert!(position.gtid.is_some() || agreement == Agreement::EqualPositions, "{position:?}");
@@ -90,7 +90,7 @@ async fn a_load_that_was_interrupted_goes_on_at_the_chunks_that_are_missing() {
     let bed = Bed::new("CREATE TABLE a (id INT PRIMARY KEY); INSERT INTO a SELECT seq FROM seq_1_to_1000; ANALYZE TABLE a").await;
     let database = bed.database().with_chunk(10_000);
     let (prefix, shadow) = (Path::from("p1"), bed.beside("shadow"));
-    let manifest = capture(&database, &bed.store, &prefix, &what("p1")).await.expect("the backup succeeds");
+    let manifest = bed.capture_with(&database, "p1").await;
     let [first, second, ..] = manifest.tables[0].chunks.as_slice() else { panic!("{manifest:?}") };
     load(&database, &bed.store, &prefix, &shadow).await.expect("the backup loads");
     let mut root = bed.root().await;
@@ -137,7 +137,7 @@ async fn a_large_table_becomes_several_files_also_where_its_rows_are_longer_than
     )
     .await;
     let database = bed.database().with_chunk(1_000_000);
-    let manifest = capture(&database, &bed.store, &Path::from("p1"), &what("p1")).await.expect("the backup succeeds");
+    let manifest = bed.capture_with(&database, "p1").await;
     let chunks = &manifest.tables[0].chunks;
     assert!((4..=6).contains(&chunks.len()), "{chunks:?}");
     let rows: Vec<u64> = chunks.iter().map(|chunk| chunk.sum.rows).collect();
@@ -181,7 +181,7 @@ async fn loading_twice_is_loading_once_and_another_point_replaces_it() {
     bed.capture("p2").await;
     let shadow = bed.beside("shadow");
     let loaded = load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("the backup loads");
-    assert_eq!((loaded.rows, loaded.digest), (2000, first.digest));
+    assert_eq!((loaded.rows, loaded.digest), (2000, first.head.digest));
     let created = format!("SELECT CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{shadow}' AND TABLE_NAME = 'orders'");
     run(&mut root, &format!("CREATE TABLE `{shadow}`.witness (id INT)")).await;
     load(&bed.database(), &bed.store, &Path::from("p1"), &shadow).await.expect("it is there already");
@@ -277,7 +277,7 @@ async fn a_shadow_that_is_not_the_backup_is_refused() {
     let refused = read_manifest(&bed.store, &Path::from("p1")).await;
     let Err(Error::Corrupt { reason, .. }) = refused else { panic!("{refused:?}") };
     let digest = reason.split(' ').nth(3).expect("the reason names the digest").trim_end_matches(',').to_owned();
-    bed.store.put(&path, PutPayload::from(text.replace(&manifest.digest, &digest))).await.expect("the store takes it");
+    bed.store.put(&path, PutPayload::from(text.replace(&manifest.head.digest, &digest))).await.expect("the store takes it");
 
     let result = load(&bed.database(), &bed.store, &Path::from("p1"), &bed.beside("shadow")).await;
     assert!(matches!(&result, Err(Error::Mismatch { table, .. }) if table == "a"), "{result:?}");

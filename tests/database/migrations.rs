@@ -39,7 +39,7 @@ async fn a_migration_is_applied_once_and_taken_back_once() {
         rows.iter().map(|row| (row.version, row.name.as_str(), row.state, row.release)).collect::<Vec<_>>(),
         [(1, "m1", State::Applied, 3)]
     );
-    assert_eq!(bed.capture("p1").await.schema_version, Some(1));
+    assert_eq!(bed.capture("p1").await.head.schema_version, Some(1));
 
     let down = "DROP TABLE u; ALTER TABLE t DROP COLUMN w";
     assert_eq!(revert(&bed.database(), 1, down, &owner()).await.expect("it is taken back"), Outcome::Done);
@@ -243,7 +243,7 @@ async fn a_record_of_which_nothing_took_effect_is_told_from_a_migration_that_sta
     let bed = only_recorded("SET @a = 1; ALTER TABLE t ADD w INT; UPDATE t SET w = 1").await;
     let mut root = bed.root().await;
     assert_eq!(state(&bed).await, State::Intended, "no statement was under way");
-    assert_eq!(bed.capture("p1").await.schema_version, None);
+    assert_eq!(bed.capture("p1").await.head.schema_version, None);
     let fingerprint = fingerprint(&mut root).await;
     run(&mut root, &format!("UPDATE _backout_migrations SET fingerprint = '{fingerprint}'")).await;
     assert_eq!(state(&bed).await, State::Intended, "the one that was left no trace");

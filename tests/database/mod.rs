@@ -28,7 +28,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Owner, Store, Swap, Tls, capture};
+use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Owner, Store, Swap, Tls, capture, read_manifest};
 use backout::secret::Sensitive;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -92,7 +92,16 @@ impl Bed {
     }
 
     pub async fn capture(&self, point: &str) -> Manifest {
-        capture(&self.database(), &self.store, &Path::from(point), &what(point)).await.expect("the backup succeeds")
+        self.capture_with(&self.database(), point).await
+    }
+
+    /// The same by another account, or with other settings.
+    pub async fn capture_with(&self, database: &Database, point: &str) -> Manifest {
+        let prefix = Path::from(point);
+        let taken = capture(database, &self.store, &prefix, &what(point)).await.expect("the backup succeeds");
+        let manifest = read_manifest(&self.store, &prefix).await.expect("it can be read").expect("it is there");
+        assert_eq!((&manifest.head, manifest.rows()), (&taken.head, taken.rows));
+        manifest
     }
 
     /// From shadow `shadow` to aside `aside`, for `point`.

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use backout::mysql::{Database, Manifest, capture, checksum, load};
+use backout::mysql::{Database, Manifest, checksum, load};
 use object_store::path::Path;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{Bed, ask, query, run, what};
+use super::{Bed, ask, query, run};
 
 /// Tables of every kind, and rows that are hard to carry.
 fn hostile() -> String {
@@ -100,7 +100,7 @@ async fn every_column_type_survives_where_each_row_is_a_chunk_of_its_own() {
 }
 
 async fn survives(bed: &Bed, database: &Database) -> Manifest {
-    let manifest = capture(database, &bed.store, &Path::from("p1"), &what("p1")).await.expect("the backup succeeds");
+    let manifest = bed.capture_with(database, "p1").await;
     let shadow = bed.beside("shadow");
     let loaded = load(database, &bed.store, &Path::from("p1"), &shadow).await.expect("the backup loads");
     assert_eq!(loaded.tables, 25);
