@@ -25,6 +25,7 @@ pub use super::{
     git_verify::Distrust,
 };
 use super::{
+    git_http::Public,
     git_mirror::{self, Find, Look},
     git_ssh::Place,
     git_tree::Stop,
@@ -72,6 +73,7 @@ pub enum Freshness {
 pub struct Mirrors {
     dir: PathBuf,
     limits: Limits,
+    public: Public,
     known: Mutex<HashMap<String, Arc<Mirror>>>,
     lanes: Lanes,
     /// Ends the fetches that are under way when the operator does.
@@ -127,7 +129,7 @@ impl Mirrors {
         std::fs::create_dir_all(&dir).map_err(|error| Error::Mirror { dir: dir.display().to_string(), detail: error.to_string() })?;
         let stop = CancellationToken::new();
         let lanes = Lanes { well: Arc::new(Semaphore::new(FETCHES)), in_trouble: Arc::new(Semaphore::new(FETCHES_IN_TROUBLE)) };
-        Ok(Self { dir, limits, known: Mutex::default(), lanes, _ends: stop.clone().drop_guard(), stop })
+        Ok(Self { dir, limits, public: Public::default(), known: Mutex::default(), lanes, _ends: stop.clone().drop_guard(), stop })
     }
 
     /// Resolves the source's reference, checks its signature where the source asks for that, and reads the release in its
@@ -199,6 +201,7 @@ impl Mirrors {
         let (sender, done) = watch::channel(());
         let lane = Arc::clone(if is_in_trouble { &self.lanes.in_trouble } else { &self.lanes.well });
         let (url, access, limits, stop) = (source.url.clone(), access.clone(), self.limits, self.stop.clone());
+        let public = self.public.clone();
         tokio::spawn(async move {
             let permit = lane.acquire_owned().await;
             let found = match lock(&mirror.state).condition {
@@ -207,7 +210,7 @@ impl Mirrors {
                 Condition::Good | Condition::Renewed => Find::AsItIs,
             };
             let dir = mirror.dir.clone();
-            let fetch = tokio::task::spawn_blocking(move || git_mirror::fetch(&dir, found, &url, &access, limits, stop));
+            let fetch = tokio::task::spawn_blocking(move || git_mirror::fetch(&dir, found, &url, &access, limits, &public, stop));
             let result = fetch.await.unwrap_or_else(|error| Err(Stop::Refused(mirror.error(&error.to_string()))));
             drop(permit);
             mirror.finish(begun, found, result);

@@ -2,10 +2,10 @@
 //!
 //! Credentials go only to the server that the Release names: where it redirects to another one, they stay behind.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use reqwest::{
-    Certificate, Client, Response, StatusCode, Url, header,
+    Certificate, Client, ClientBuilder, Response, StatusCode, Url, header,
     redirect::{Attempt, Policy},
 };
 
@@ -19,6 +19,28 @@ const USER_AGENT: &str = concat!("git/2 (backout ", env!("CARGO_PKG_VERSION"), "
 const LIST: &str = "/info/refs";
 const LIST_QUERY: &str = "service=git-upload-pack";
 
+/// The client of all fetches from servers that a public CA vouches for. Each new one would read all certificates of the machine again.
+#[derive(Clone, Default)]
+pub struct Public(Arc<OnceLock<Client>>);
+
+impl Public {
+    fn client(&self, limits: Limits) -> Result<Client, Failure> {
+        if let Some(client) = self.0.get() {
+            return Ok(client.clone());
+        }
+        let client = builder(limits).build().map_err(|error| Failure::Certificate(chain(&error)))?;
+        Ok(self.0.get_or_init(|| client).clone())
+    }
+}
+
+fn builder(limits: Limits) -> ClientBuilder {
+    Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(Policy::custom(|attempt| if is_too_far(&attempt) { attempt.stop() } else { attempt.follow() }))
+        .connect_timeout(limits.silence)
+        .no_proxy()
+}
+
 /// One fetch's client.
 pub struct Http {
     client: Client,
@@ -26,18 +48,15 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new(access: &GitAccess, limits: Limits) -> Result<Self, Failure> {
-        let mut builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(Policy::custom(|attempt| if is_too_far(&attempt) { attempt.stop() } else { attempt.follow() }))
-            .connect_timeout(limits.silence)
-            .no_proxy();
-        if let Some(ca) = &access.ca {
-            let certificates =
-                Certificate::from_pem_bundle(ca).map_err(|error| Failure::Certificate(format!("ca.crt is not PEM: {}", chain(&error))))?;
-            builder = builder.tls_certs_only(certificates);
-        }
-        let client = builder.build().map_err(|error| Failure::Certificate(chain(&error)))?;
+    pub fn new(access: &GitAccess, limits: Limits, public: &Public) -> Result<Self, Failure> {
+        let client = match &access.ca {
+            None => public.client(limits)?,
+            Some(ca) => {
+                let unreadable = |error| Failure::Certificate(format!("ca.crt is not PEM: {}", chain(&error)));
+                let certificates = Certificate::from_pem_bundle(ca).map_err(unreadable)?;
+                builder(limits).tls_certs_only(certificates).build().map_err(|error| Failure::Certificate(chain(&error)))?
+            }
+        };
         Ok(Self { client, user: access.user.clone() })
     }
 

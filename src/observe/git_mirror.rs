@@ -15,7 +15,7 @@ use super::{
     git::Resolved,
     git_cause::{self, Said},
     git_error::Error,
-    git_http::Http,
+    git_http::{Http, Public},
     git_ssh::{Place, Ssh},
     git_transport::{Failure, Limits, Line, Reach},
     git_tree::{self, ReleaseError, Stop},
@@ -39,7 +39,15 @@ pub enum Find {
 }
 
 /// Makes the mirror's branches and tags equal to the server's, also after a force-push.
-pub fn fetch(dir: &Path, found: Find, url: &str, access: &GitAccess, limits: Limits, stop: CancellationToken) -> Result<(), Stop<Error>> {
+pub fn fetch(
+    dir: &Path,
+    found: Find,
+    url: &str,
+    access: &GitAccess,
+    limits: Limits,
+    public: &Public,
+    stop: CancellationToken,
+) -> Result<(), Stop<Error>> {
     let on_disk = |error: io::Error| Stop::Refused(Error::Mirror { dir: dir.display().to_string(), detail: error.to_string() });
     match found {
         Find::AsItIs => {}
@@ -48,7 +56,7 @@ pub fn fetch(dir: &Path, found: Find, url: &str, access: &GitAccess, limits: Lim
         Find::Broken => {}
     }
     let failed = |failure: Failure| Stop::Refused(Error::of(url, failure, limits));
-    let reach = reach(url, access, limits).map_err(failed)?;
+    let reach = reach(url, access, limits, public).map_err(failed)?;
     let repository = open(dir)?;
     let mut options = FetchOptions::new();
     options.prune(FetchPrune::On).download_tags(AutotagOption::None);
@@ -65,13 +73,13 @@ pub fn fetch(dir: &Path, found: Find, url: &str, access: &GitAccess, limits: Lim
     }
 }
 
-fn reach(url: &str, access: &GitAccess, limits: Limits) -> Result<Reach, Failure> {
+fn reach(url: &str, access: &GitAccess, limits: Limits, public: &Public) -> Result<Reach, Failure> {
     match Url::parse(url) {
         Ok(parsed) if parsed.scheme() == "ssh" => {
             let access = access.ssh.as_ref().ok_or_else(|| Failure::Key("there is no SSH key".to_owned()))?;
             Ok(Reach::Ssh(Ssh::new(Place::read(&parsed).map_err(Failure::Unreachable)?, access)?))
         }
-        Ok(_) => Ok(Reach::Http(Http::new(access, limits)?)),
+        Ok(_) => Ok(Reach::Http(Http::new(access, limits, public)?)),
         Err(error) => Err(Failure::Unreachable(error.to_string())),
     }
 }

@@ -249,8 +249,18 @@ async fn a_database_that_can_not_be_used_is_refused_with_the_remedy() {
 #[tokio::test]
 async fn objects_that_a_backup_point_can_not_carry_are_named() {
     let (place, spec) = written("bad-objects").await;
-    execute(format!("CREATE VIEW {0}.recent AS SELECT 1 AS one; CREATE TABLE {0}.old (id INT) ENGINE=MyISAM", place.database)).await;
-    refused(&place, "PreflightFailed", &["view recent", "old", "spec.rollback.database"], create(&place, spec)).await;
+    execute(format!("CREATE SEQUENCE {0}.numbers; CREATE TABLE {0}.old (id INT) ENGINE=MyISAM", place.database)).await;
+    refused(&place, "PreflightFailed", &["sequence numbers", "old", "spec.rollback.database"], create(&place, spec)).await;
+}
+
+#[tokio::test]
+async fn the_grants_that_views_of_another_account_take_are_named() {
+    let (place, spec) = written("bad-views").await;
+    execute(format!("CREATE VIEW {0}.recent AS SELECT 1 AS one", place.database)).await;
+    let grant = format!("GRANT SET USER ON *.* TO '{}'@'%';", place.database);
+    refused(&place, "PreflightFailed", &[&grant], create(&place, spec)).await;
+    execute(grant).await;
+    place.until("it is tried again by itself", PATIENCE, ready("1.0.0")).await;
 }
 
 #[tokio::test]
