@@ -19,6 +19,9 @@ use super::stored::{PASSING, StoredKind, StoredObject};
 use super::unblocked::unblocked;
 use super::{definition, recreate};
 
+/// How long a table of the shadow may be in use: nobody has business there but the server's own purge and statistics threads, which let go soon.
+const BRIEFLY: Duration = Duration::from_secs(10);
+
 /// What a cut-over has under passing names, and whose cut-over it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Passing {
@@ -111,7 +114,7 @@ impl Passing {
     pub async fn arrive(&self, session: &mut Session, database: &str, shadow: &str, wanted: &[StoredObject]) -> Result<()> {
         beside::keep(session, shadow, Note::Passing, self).await?;
         for key in &self.keys {
-            key.rename(session, (shadow, &key.table), &key.name, &key.passing, Duration::ZERO).await?;
+            key.rename(session, (shadow, &key.table), &key.name, &key.passing, BRIEFLY).await?;
         }
         for Passage { name, passing } in &self.arriving {
             let sql = format!("RENAME TABLE {} TO {}", qualified(shadow, name), qualified(database, passing));
@@ -137,7 +140,7 @@ impl Passing {
             }
         }
         for key in &self.keys {
-            key.restore(session, shadow, Duration::ZERO).await?;
+            key.restore(session, shadow, BRIEFLY).await?;
         }
         beside::forget(session, shadow, Note::Passing).await
     }
@@ -218,7 +221,7 @@ impl ForeignKey {
 
 async fn drop_triggers(session: &mut Session, schema: &str, table: &str) -> Result<()> {
     let sql = format!(
-        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}",
+        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}",
         literal(schema),
         literal(table)
     );

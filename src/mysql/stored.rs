@@ -181,9 +181,10 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Vec<List
         }
     }
     found.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    // By TRIGGER_SCHEMA, which says the same, the server would open every table of every schema.
     let sql = format!(
         "SELECT TRIGGER_NAME, DEFINER, EVENT_OBJECT_TABLE, CONCAT(ACTION_TIMING, ' ', EVENT_MANIPULATION), ACTION_STATEMENT \
-         FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema} \
+         FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {schema} \
          ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
     );
     let before = found.partition_point(|object| object.kind < StoredKind::Trigger);
