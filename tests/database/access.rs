@@ -133,7 +133,10 @@ async fn the_grants_it_asks_for_are_enough_for_the_stored_objects_of_others() {
     load(&database, &bed.store, &Path::from("p1"), &bed.beside("shadow")).await.expect("it is allowed");
     swap(&database, &bed.swap("p1")).await.expect("it is allowed");
     discard(&database, &bed.beside("aside")).await.expect("it is allowed");
-    assert_eq!(ask(&mut root, "SELECT CONCAT(DEFINER) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()").await, "root@%");
+    assert_eq!(
+        ask(&mut root, "SELECT CONCAT(DEFINER) FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = DATABASE()").await,
+        "root@%"
+    );
     run(&mut root, strictly).await;
 }
 

@@ -40,7 +40,7 @@ async fn objects(root: &mut MySqlConnection, schema: &str) -> Vec<String> {
     for (table, schema_column, order) in [
         ("VIEWS", "TABLE_SCHEMA", "TABLE_NAME"),
         ("ROUTINES", "ROUTINE_SCHEMA", "ROUTINE_TYPE, ROUTINE_NAME"),
-        ("TRIGGERS", "TRIGGER_SCHEMA", "TRIGGER_NAME"),
+        ("TRIGGERS", "EVENT_OBJECT_SCHEMA", "TRIGGER_NAME"),
         ("EVENTS", "EVENT_SCHEMA", "EVENT_NAME"),
         ("REFERENTIAL_CONSTRAINTS", "CONSTRAINT_SCHEMA", "CONSTRAINT_NAME"),
     ] {
@@ -171,7 +171,7 @@ async fn whoever_comes_after_a_crash_before_the_rename_takes_back_what_had_passe
     let (database, wanted) = (bed.database(), bed.swap("p1"));
     let crashing = tokio::spawn(async move { swap(&database, &wanted).await });
     let passing = format!(
-        "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = '{}' AND TRIGGER_NAME = '_backout_passing_trigger_1'",
+        "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = '{}' AND TRIGGER_NAME = '_backout_passing_trigger_1'",
         bed.name
     );
     until(&mut root, &passing, "1").await;
