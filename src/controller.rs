@@ -29,7 +29,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,7 +41,12 @@ use crate::{
     execute::{Full, Hands},
     lease::{self, Election, Identity, Leadership, Terms},
     observe::{Eyes, GitError, git::Limits},
-    plan::{self, Decision, input::Seen, journal::Outcome},
+    plan::{
+        self, Decision,
+        input::Seen,
+        journal::Outcome,
+        pace::{self, Pace},
+    },
     record::{self, Pen},
     stores::Stores,
     telemetry::{self, Metrics, Readiness},
@@ -56,6 +61,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
 /// Somebody else wrote first: the watch has the newer object in a moment.
 const PAUSE_AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
+/// Pause between two looks at how far a step has come. Much shorter than that between two writes, so that a new part is noticed.
+const LISTEN_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -459,8 +467,15 @@ async fn run_step(
     if !context.leadership.holds() {
         return Ok(Action::requeue(PAUSE_AFTER_ERROR));
     }
-    let outcome = context.hands.run(&begun, &step, desired, now).await;
-    context.pen.finish(&begun, index, &outcome, self::now()).await?;
+    let (listener, heard) = watch::channel(None);
+    let over = CancellationToken::new();
+    let run = async {
+        let outcome = context.hands.run(&begun, &step, desired, now, &listener).await;
+        over.cancel();
+        outcome
+    };
+    let (outcome, written) = tokio::join!(run, tell(&begun, index, heard, &over, context));
+    context.pen.finish(&written, index, &outcome, self::now()).await?;
     Ok(match outcome {
         Outcome::Waiting { again, .. } => Action::requeue(again),
         Outcome::Done { .. }
@@ -470,6 +485,39 @@ async fn run_step(
         | Outcome::Measured { .. }
         | Outcome::Unapproved { .. } => Action::requeue(PAUSE_AFTER_CONFLICT),
     })
+}
+
+/// Writes down how far a step has come until it is over; gives back the Release as it was written last. The step waits for none of this:
+/// at most its end waits for a write that is under way. After one that is refused there are no more: somebody else wrote, or nobody
+/// can, and what follows from that is found out when the step's end is written.
+async fn tell(
+    begun: &Release,
+    index: usize,
+    mut heard: watch::Receiver<Option<pace::Seen>>,
+    over: &CancellationToken,
+    context: &Context,
+) -> Release {
+    let (mut written, mut pace) = (begun.clone(), Pace::new(now()));
+    loop {
+        tokio::select! {
+            biased;
+            () = over.cancelled() => return written,
+            () = tokio::time::sleep(LISTEN_EVERY) => {}
+        }
+        let Some(seen) = *heard.borrow_and_update() else { continue };
+        let Some(progress) = pace.tell(seen, now()) else { continue };
+        if !context.leadership.holds() {
+            continue;
+        }
+        match context.pen.progress(&written, index, progress, now()).await {
+            Ok(release) => written = release,
+            Err(error) => {
+                tracing::debug!(release = begun.name_any(), %error, "how far a step has come is not told any more");
+                over.cancelled().await;
+                return written;
+            }
+        }
+    }
 }
 
 fn is_held(release: &Release) -> bool {

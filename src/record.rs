@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     api::{
         BackupPoint, BackupPointStatus, Release, names,
-        operation::{Approval, ApprovalState, Operation, OperationState, Scale, StepState},
+        operation::{Approval, ApprovalState, Operation, OperationState, Progress, Scale, StepState},
         status::ReleaseStatus,
     },
     cluster::{self, within},
@@ -103,6 +103,14 @@ impl Pen {
         }
         let verdict = progressing(&after);
         self.write(release, after, &verdict, now).await
+    }
+
+    /// Writes down how far a step has come, and gives back what it wrote: the step's end is written over that. Where somebody else
+    /// wrote meanwhile this is refused like any other write.
+    pub async fn progress(&self, release: &Release, step: usize, progress: Progress, now: Timestamp) -> Result<Release, Error> {
+        let status = journal::progressed(status(release), step, progress).ok_or_else(|| Error::NoSuchStep(release.name_any()))?;
+        let verdict = progressing(&status);
+        self.write(release, status, &verdict, now).await
     }
 
     /// Writes down how a step went.

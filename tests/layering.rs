@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mysql",
             "plan::input",
             "plan::journal::Outcome",
+            "plan::pace::Seen",
             "reach",
             "record",
             "target",

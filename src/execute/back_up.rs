@@ -19,7 +19,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     let url = &task.database_spec()?.backup.store.url;
     let store = task.store().await?;
     let prefix = task.prefix(point);
-    let database = task.database().await?;
+    let database = task.heard_database().await?;
     let labels = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
     let taken = mysql::capture(&database, &store, &prefix, &labels).await?;
 

@@ -26,13 +26,13 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
 use rehearse::Rehearsals;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     access::{self, Access},
     api::{
         Kept, Migration, Release, names,
-        operation::{Action, Revert, Step, StepName},
+        operation::{Action, Part, Revert, Step, StepName, Unit},
         release::{CacheSpec, DatabaseSpec},
     },
     cache::{self, Cache},
@@ -41,7 +41,7 @@ use crate::{
     expression::Evaluator,
     lease::Leadership,
     mysql::{self, Database},
-    plan::{input::Desired, journal::Outcome},
+    plan::{input::Desired, journal::Outcome, pace::Seen},
     record::{self, Pen},
     target::{self, kubernetes::Kubernetes},
 };
@@ -97,10 +97,11 @@ impl Hands {
         Arc::clone(&self.streams).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
     }
 
-    /// Runs one step of `release`'s operation. `desired` is what the source holds now: only Keep reads it, and only where
+    /// Runs one step of `release`'s operation, and lets `listener` know how far it has come. `desired` is what the source holds now: only Keep reads it, and only where
     /// its digest is the one that was planned.
-    pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp) -> Outcome {
-        let task = Task { hands: self, release, namespace: release.namespace().unwrap_or_default(), name: release.name_any() };
+    pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp, listener: &Listener) -> Outcome {
+        let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
+        let task = Task { hands: self, release, namespace, name, listener };
         if step.name != StepName::Rehearse {
             self.rehearsals.stop(task.uid());
         }
@@ -189,7 +190,11 @@ struct Task<'a> {
     release: &'a Release,
     namespace: String,
     name: String,
+    listener: &'a Listener,
 }
+
+/// Holds the newest of what a step says of itself.
+pub type Listener = watch::Sender<Option<Seen>>;
 
 impl Task<'_> {
     /// Asked right before each effect of a step that has several: in between, this process may have been frozen and replaced.
@@ -244,6 +249,14 @@ impl Task<'_> {
     /// To read from, too.
     async fn readable_store(&self) -> Result<mysql::Store, Error> {
         Ok(self.hands.access.readable_store(&self.namespace, &self.database_spec()?.backup).await?)
+    }
+
+    /// The database, whose rows are all read or written: somebody wants to know how far that is.
+    async fn heard_database(&self) -> Result<Database, Error> {
+        let listener = self.listener.clone();
+        Ok(self.database().await?.with_progress(move |progress| {
+            listener.send_replace(Some(seen(progress)));
+        }))
     }
 
     /// The database, to be changed. A Release that was made again under its name is still its owner; any other is refused.
@@ -326,6 +339,16 @@ impl Task<'_> {
     fn operation(&self) -> String {
         names::operation(self.uid(), self.number())
     }
+}
+
+fn seen(mysql::Progress { part, done, total }: mysql::Progress) -> Seen {
+    let (part, unit) = match part {
+        mysql::Part::Capture => (Part::Capture, Unit::Rows),
+        mysql::Part::Verify => (Part::Verify, Unit::Bytes),
+        mysql::Part::Load => (Part::Load, Unit::Rows),
+        mysql::Part::Compare => (Part::Compare, Unit::Rows),
+    };
+    Seen { part, done, total, unit }
 }
 
 /// A pause between two looks at something that is on its way; short, because each is one cheap request.

@@ -7,7 +7,7 @@ use crate::mysql;
 
 pub async fn run(task: &Task<'_>, point: &str, shadow: &str) -> Result<Outcome, Error> {
     let store = task.readable_store().await?;
-    let database = task.database().await?;
+    let database = task.heard_database().await?;
     let loaded = mysql::load(&database, &store, &task.prefix(point), shadow).await?;
     done(format!("BackupPoint {point} is loaded into {shadow} and verified: {} tables, {} rows", loaded.tables, loaded.rows))
 }

@@ -80,6 +80,7 @@ mod tests {
             retry_at: None,
             failures: None,
             message: None,
+            progress: None,
             action: Action::Verify { within: crate::api::Span::seconds(60) },
         };
         for (row, started, awake, now, expected) in [

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::account;
 use crate::api::{
     Span,
-    operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
+    operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Progress, Scale, Step, StepName, StepState},
     status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
 };
 
@@ -83,6 +83,7 @@ pub fn pending_steps(actions: Vec<Action>) -> Vec<Step> {
             retry_at: None,
             failures: None,
             message: None,
+            progress: None,
             action,
         })
         .collect()
@@ -173,6 +174,7 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     }
     step.attempt += 1;
     step.retry_at = None;
+    step.progress = None;
     let name = step.name;
     let action = step.action.clone();
     account::begun(&mut status, &action, now);
@@ -201,6 +203,14 @@ pub fn queued(mut status: ReleaseStatus, index: usize, message: String) -> Optio
     Some(status)
 }
 
+/// The status with a running step's word on how far it has come; `None` where it does not run.
+pub fn progressed(mut status: ReleaseStatus, index: usize, progress: Progress) -> Option<ReleaseStatus> {
+    let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
+    let step = operation.steps.get_mut(index).filter(|step| step.state == StepState::Started)?;
+    step.progress = Some(progress);
+    Some(status)
+}
+
 /// The status after step `index` was run. `None`: the step is not one that runs.
 pub fn settled(
     mut status: ReleaseStatus,
@@ -221,6 +231,7 @@ pub fn settled(
         step.retry_at = None;
         step.message = Some(message);
     };
+    step.progress = None;
     match outcome {
         Outcome::Done { message } => {
             step.state = StepState::Done;

@@ -20,6 +20,7 @@ mod housekeeping;
 pub mod input;
 pub mod journal;
 mod leaving;
+pub mod pace;
 mod report;
 mod rollback;
 mod safety;

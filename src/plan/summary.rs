@@ -420,6 +420,9 @@ impl Verdict {
             message.push_str(": ");
             message.push_str(detail);
         }
+        if let Some(progress) = &step.progress {
+            message.push_str(&format!(": {progress}"));
+        }
         match (step.name, step.retry_at) {
             // Behind a fence the application is down: that needs a person, though it is tried again by itself.
             (name, Some(_)) if name.only_prepares() && journal::fence_of(operation).is_some() => {

@@ -10,6 +10,7 @@ mod judgement;
 mod leading;
 mod rehearsal;
 mod secrets;
+mod stores;
 mod story;
 mod trust;
 mod webhooks;

@@ -5,10 +5,13 @@ use std::time::Duration;
 use backout::{
     api::{
         Span,
-        operation::{Kind, Operation, OperationState, StepName, StepState},
+        operation::{Kind, Operation, OperationState, Part, Progress as Told, StepName, StepState, Unit},
         status::{HISTORY_LIMIT, ReleaseState, ReleaseStatus},
     },
-    plan::journal::{Outcome, answered, closed, open_fence, opened, queued, reset, settled, started},
+    plan::{
+        Verdict,
+        journal::{Outcome, answered, closed, open_fence, opened, progressed, queued, reset, settled, started},
+    },
 };
 
 use super::world::{Given, Progress, at, content, operation};
@@ -213,6 +216,27 @@ fn the_history_is_trimmed_but_never_of_what_is_deployed_or_could_be_gone_back_to
     assert_eq!(numbers.len(), HISTORY_LIMIT + 2, "{numbers:?}");
     assert_eq!(numbers.iter().rev().take(3).rev().copied().collect::<Vec<_>>(), [71, 3, 2]);
     assert_eq!((status.releases, numbers.first()), (100, Some(&100)));
+}
+
+#[test]
+fn how_far_a_step_has_come_is_told_while_it_runs_and_no_longer() {
+    let progress = || Told { part: Part::Capture, done: 5, total: 20, unit: Unit::Rows, per_second: 1, left: None, at: at(1000) };
+    let told = |status: &ReleaseStatus| status.operation.as_ref().and_then(|operation| operation.steps[2].progress.clone());
+    let message = |status: &ReleaseStatus| Verdict::progressing(status.operation.as_ref().expect("it runs")).message;
+    let running = progressed(deploying(StepName::BackUp, StepState::Started), 2, progress()).expect("the step runs");
+    assert_eq!(told(&running), Some(progress()));
+    assert!(message(&running).ends_with("BackUp: Capture 25 %: 5 of 20 rows, 1 rows/s"), "{}", message(&running));
+    let settle =
+        |outcome: Outcome| settled(running.clone(), 2, &outcome, Span::seconds(30), Span::seconds(1800), at(1001)).expect("it runs");
+    for status in [settle(Outcome::Done { message: "taken".to_owned() }), settle(Outcome::Retry { message: "away".to_owned() })] {
+        assert_eq!(told(&status), None);
+        assert!(!message(&status).contains("Capture"), "{}", message(&status));
+    }
+    assert_eq!(told(&started(running.clone(), 2, at(1001)).expect("it runs")), None, "another try begins anew");
+    // A step that does not run any more, or not yet, has nothing to tell.
+    for state in [StepState::Pending, StepState::Done, StepState::Failed] {
+        assert_eq!(progressed(deploying(StepName::BackUp, state), 2, progress()), None, "{state:?}");
+    }
 }
 
 #[test]

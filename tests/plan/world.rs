@@ -290,6 +290,7 @@ pub fn operation(world: &World, kind: Kind, to: u64, steps: &[StepName]) -> Oper
                 retry_at: None,
                 failures: None,
                 message: None,
+                progress: None,
                 action: action(*name, to),
             })
             .collect(),

@@ -191,7 +191,7 @@ fn operation(operation: &Operation, now: Timestamp, hash: &mut DefaultHasher) {
         finished_at.map(|at| (age(now, at) / 1000).min(LONG_AGO)).hash(hash);
     }
     let mut ahead = *state == OperationState::Running;
-    for Step { name, state, attempt, started_at, finished_at: _, retry_at, failures, message: _, action: _ } in steps {
+    for Step { name, state, attempt, started_at, finished_at: _, retry_at, failures, message: _, progress: _, action: _ } in steps {
         (*state as u8).hash(hash);
         if ahead && *state != StepState::Done {
             ahead = false;

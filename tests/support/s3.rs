@@ -22,7 +22,7 @@ use s3s::{
 };
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
 pub const ACCESS_KEY: &str = "only-for-this-test";
@@ -34,6 +34,7 @@ const BUCKET: &str = "backups";
 pub struct Operations {
     seen: Arc<Mutex<Vec<String>>>,
     denied: Arc<Mutex<Option<&'static str>>>,
+    held: watch::Sender<Option<&'static str>>,
 }
 
 impl Operations {
@@ -45,6 +46,11 @@ impl Operations {
     pub fn deny(&self, name: Option<&'static str>) {
         *self.denied.lock().unwrap() = name;
     }
+
+    /// Leaves it without an answer, until something else is held.
+    pub fn hold(&self, name: Option<&'static str>) {
+        self.held.send_replace(name);
+    }
 }
 
 #[async_trait::async_trait]
@@ -52,6 +58,7 @@ impl S3Access for Operations {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         let name = context.s3_op().name();
         self.seen.lock().unwrap().push(name.to_owned());
+        self.held.subscribe().wait_for(|held| *held != Some(name)).await.expect("the sender is here");
         if context.credentials().is_none() || *self.denied.lock().unwrap() == Some(name) {
             return Err(s3_error!(AccessDenied, "this message is not shown"));
         }
@@ -70,7 +77,13 @@ pub struct Server {
 }
 
 impl Server {
+    /// For this process alone.
     pub async fn new() -> Self {
+        Self::at("127.0.0.1").await
+    }
+
+    /// At an address of this machine.
+    pub async fn at(host: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         std::fs::create_dir_all(folder.path().join("data").join(BUCKET)).expect("a folder can be made");
         let operations = Operations::default();
@@ -78,8 +91,8 @@ impl Server {
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         service.set_access(operations.clone());
         let service = service.build();
-        let (ca, tls) = certificate(&folder);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback has a free port");
+        let (ca, tls) = certificate(&folder, host);
+        let listener = TcpListener::bind((host, 0)).await.expect("the address has a free port");
         let address = listener.local_addr().expect("it is bound");
         let task = tokio::spawn(async move {
             loop {
@@ -105,18 +118,35 @@ impl Server {
 
     /// Everything that it takes to get in.
     pub fn keys(&self) -> BTreeMap<String, Vec<u8>> {
+        self.texts().into_iter().map(|(key, value)| (key, value.into_bytes())).collect()
+    }
+
+    /// The same for a Secret.
+    pub fn texts(&self) -> BTreeMap<String, String> {
         [
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
             ("AWS_ENDPOINT_URL", self.endpoint()),
             ("ca.crt", String::from_utf8_lossy(&self.ca).into_owned()),
         ]
-        .map(|(key, value)| (key.to_owned(), value.into_bytes()))
+        .map(|(key, value)| (key.to_owned(), value))
         .into()
     }
 
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("tls.crt")
+    }
+
+    /// Every file of the store.
+    pub fn list(&self) -> Vec<String> {
+        let (mut folders, mut files) = (vec![self.files()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("it can be listed") {
+                let path = entry.expect("it can be listed").path();
+                if path.is_dir() { folders.push(path) } else { files.push(path.display().to_string()) }
+            }
+        }
+        files
     }
 
     /// Where the files of the store lie on this machine.
@@ -131,11 +161,11 @@ impl Drop for Server {
     }
 }
 
-/// A certificate for the loopback that vouches for itself.
-fn certificate(folder: &TempDir) -> (Vec<u8>, TlsAcceptor) {
+/// A certificate for `host` that vouches for itself.
+fn certificate(folder: &TempDir, host: &str) -> (Vec<u8>, TlsAcceptor) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=s3"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", &format!("subjectAltName=IP:{host}"), "-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-keyout", "tls.key", "-out", "tls.crt"])
         .current_dir(folder.path())
         .output()
