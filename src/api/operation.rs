@@ -77,7 +77,7 @@ pub enum Kind {
     Restore,
     /// Swap back what a rollback replaced, and the release that belongs to it.
     Undo,
-    /// Drop schemas that are not needed any more.
+    /// Drop schemas and backup points that are not needed any more.
     Cleanup,
     /// Prove that a backup point can be restored.
     Rehearse,
@@ -316,6 +316,7 @@ pub enum StepName {
     Approve,
     Discard,
     Rehearse,
+    Expire,
 }
 
 impl StepName {
@@ -337,6 +338,7 @@ impl StepName {
             Self::Approve => "Approve",
             Self::Discard => "Discard",
             Self::Rehearse => "Rehearse",
+            Self::Expire => "Expire",
         }
     }
 
@@ -356,7 +358,7 @@ impl StepName {
             Self::Restore => "Restoring",
             Self::Unfence => "Unfencing",
             Self::Approve => "AwaitingApproval",
-            Self::Discard => "CleaningUp",
+            Self::Discard | Self::Expire => "CleaningUp",
             Self::Rehearse => "Rehearsing",
         }
     }
@@ -373,6 +375,7 @@ impl StepName {
             | Self::Stage
             | Self::Discard
             | Self::Rehearse
+            | Self::Expire
             | Self::Fence
             | Self::RevertSchema
             | Self::Restore
@@ -396,6 +399,7 @@ impl StepName {
             | Self::Approve
             | Self::Discard
             | Self::Rehearse
+            | Self::Expire
             | Self::Unfence => false,
         }
     }
@@ -476,6 +480,9 @@ pub enum Action {
     /// Load a backup point into a schema of its own, compare it, and drop that again.
     #[serde(rename_all = "camelCase")]
     Rehearse { point: String, scratch: String },
+    /// Delete these backup points: their files, then their objects.
+    #[serde(rename_all = "camelCase")]
+    Expire { points: Vec<Expired> },
     /// Scale the workloads back to what they had.
     #[serde(rename_all = "camelCase")]
     Unfence { workloads: Vec<Scale> },
@@ -500,6 +507,7 @@ impl Action {
             Self::Approve { .. } => StepName::Approve,
             Self::Discard { .. } => StepName::Discard,
             Self::Rehearse { .. } => StepName::Rehearse,
+            Self::Expire { .. } => StepName::Expire,
         }
     }
 }
@@ -531,6 +539,15 @@ pub enum Tolerated {
     Any,
     /// What was approved; none where nobody had to approve.
     Approved,
+}
+
+/// A backup point whose time has passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Expired {
+    pub point: String,
+    /// Its age, and what the retention says about it.
+    pub why: String,
 }
 
 /// What becomes of the ownership of a schema.

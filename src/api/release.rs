@@ -268,12 +268,27 @@ pub enum TlsMode {
 pub struct BackupSpec {
     #[serde(default)]
     pub store: Store,
+    /// Which backup points are deleted; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// When it is proven that a point can be restored.
     #[serde(default)]
     pub rehearse: RehearsePolicy,
     /// Encrypt the files before they leave the operator. Points that are there stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+}
+
+/// A backup point is deleted once it is older than `keepFor` and not among the newest `keepLast` verified ones of its database.
+/// One that a rollback could still need is kept in any case.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    #[serde(default = "defaults::keep_for")]
+    pub keep_for: Span,
+    #[serde(default = "defaults::keep_last")]
+    #[schemars(range(min = 1))]
+    pub keep_last: u32,
 }
 
 /// When a backup point is loaded into a schema of its own, compared and dropped again.
@@ -573,6 +588,14 @@ mod defaults {
     pub fn keep_aside() -> Span {
         Span::seconds(24 * 60 * 60)
     }
+    pub fn keep_for() -> Span {
+        Span::seconds(30 * 24 * 60 * 60)
+    }
+
+    pub fn keep_last() -> u32 {
+        3
+    }
+
     pub fn rollbacks() -> u32 {
         5
     }

@@ -1,13 +1,13 @@
-//! Durations as Kubernetes users write them: `30s`, `1m30s`, `1.5h`.
+//! Durations as Kubernetes users write them: `30s`, `1m30s`, `1.5h`; and `30d`, a day being 24 hours.
 
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The pattern that Flux uses for durations, so that users meet nothing new, but with so few digits that no text of
-/// [`LONGEST`] characters comes to a century, which would be refused only once it is stored.
-const PATTERN: &str = r"^([0-9]{1,5}(\.[0-9]+)?h|[0-9]{1,7}(\.[0-9]+)?m|[0-9]{1,9}(\.[0-9]+)?(s|ms))+$";
+/// The pattern that Flux uses for durations, so that users meet nothing new, with days in front of it, and with so few digits that
+/// no text of [`LONGEST`] characters comes to a century, which would be refused only once it is stored.
+const PATTERN: &str = r"^([0-9]{1,4}d)?([0-9]{1,5}(\.[0-9]+)?h|[0-9]{1,7}(\.[0-9]+)?m|[0-9]{1,9}(\.[0-9]+)?(s|ms))*$";
 const LONGEST: usize = 32;
 
 /// A length of time, kept to the millisecond.
@@ -24,7 +24,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a duration such as 30s, 5m or 1h30m");
+        let wrong = || format!("{text:?} is not a duration such as 30s, 5m, 1h30m or 30d");
         let mut rest = text;
         let mut millis = 0_f64;
         if rest.is_empty() {
@@ -42,6 +42,7 @@ impl FromStr for Span {
                     "s" => 1e3,
                     "m" => 60e3,
                     "h" => 3_600e3,
+                    "d" => 24.0 * 3_600e3,
                     _ => return Err(wrong()),
                 };
             rest = tail;
@@ -88,7 +89,7 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": PATTERN, "maxLength": LONGEST})
+        json_schema!({"type": "string", "pattern": PATTERN, "minLength": 1, "maxLength": LONGEST})
     }
 }
 
@@ -98,7 +99,9 @@ mod tests {
 
     #[test]
     fn a_span_reads_what_it_writes() {
-        for (text, millis) in [("0s", 0), ("30s", 30_000), ("1h30m", 5_400_000), ("1500ms", 1_500), ("1.5m", 90_000)] {
+        for (text, millis) in
+            [("0s", 0), ("30s", 30_000), ("1h30m", 5_400_000), ("1500ms", 1_500), ("1.5m", 90_000), ("1d12h", 129_600_000)]
+        {
             let span: Span = text.parse().expect("the table holds valid spans");
             assert_eq!(span.0.as_millis(), millis, "{text}");
             assert_eq!(span.to_string().parse(), Ok(span), "{text}");
@@ -111,6 +114,8 @@ mod tests {
             let text = part.repeat(LONGEST / part.len());
             assert!(text.parse::<Span>().is_ok(), "{text}");
         }
+        let days = "9999d99999h99999h99999h99999h99h";
+        assert!(days.len() == LONGEST && days.parse::<Span>().is_ok(), "{days}");
         let mixed = "999999999s999999999s999999999s9h";
         assert!(mixed.len() == LONGEST && mixed.parse::<Span>().is_ok(), "{mixed}");
         assert!("99999999999h".parse::<Span>().is_err());
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_span_refuses_what_is_no_duration() {
-        for text in ["", "5", "s", "5 m", "-5m", "1d", "5mm", "1..5s", "99999999999999999999h"] {
+        for text in ["", "5", "s", "5 m", "-5m", "1w", "d", "5mm", "1..5s", "99999999999999999999h"] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

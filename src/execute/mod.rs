@@ -8,6 +8,7 @@ mod back_up;
 mod checks;
 mod deploy;
 mod discard;
+mod expire;
 mod fence;
 mod flush_cache;
 mod keep;
@@ -128,6 +129,7 @@ impl Hands {
             }
             Action::Rehearse { point, scratch } => rehearse::run(&task, point, scratch, now).await,
             Action::Discard { schemas, ownership } => discard::run(&task, schemas, *ownership).await,
+            Action::Expire { points } => expire::run(&task, points).await,
             Action::Unfence { workloads } => fence::down(&task, step, workloads).await,
         };
         done.unwrap_or_else(|error| match error.class() {

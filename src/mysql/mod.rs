@@ -8,6 +8,7 @@
 //! capture   live schema ──one instant──▶ files + manifest         touches nothing
 //! load      files ──digests checked──▶ shadow schema, compared    touches nothing live
 //! rehearse  load, and drop it again: how long a restore takes     touches nothing live
+//! forget    the manifest, then the files                          touches nothing live
 //! loss      live ⟷ shadow: what a cut-over would take away        touches nothing
 //! swap      live ─▶ aside, shadow ─▶ live, one RENAME TABLE       atomic; undone by a swap with that aside as its source
 //! carry     aside ──rows inserted since──▶ live schema             adds rows, changes none
@@ -87,7 +88,7 @@ pub use query::query;
 pub use rehearse::{Rehearsal, rehearse};
 pub use script_loss::{ScriptLoss, script_loss};
 pub use sealing::{KeyError, Sealing};
-pub use store::{Store, ask_store};
+pub use store::{Store, ask_store, forget};
 pub use stored::{On, StoredKind, StoredObject};
 pub use summary::{Encryption, Summary, read_summary};
 pub use swap::{Swap, Swapped, swap};

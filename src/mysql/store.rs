@@ -333,6 +333,22 @@ pub async fn ask_store(store: &Store, prefix: &Path) -> Result<()> {
     within(prefix, store.list(Some(prefix)).try_next()).await.map(drop)
 }
 
+/// Deletes the backup at `prefix`: first its manifest, so that at no instant a backup seems to be there whose files are not, then its
+/// files. Where there is nothing, nothing is done. Anything else in the folder stays.
+///
+/// # Errors
+/// [`Error::Store`]; the same call again deletes what is left.
+pub async fn forget(store: &Store, prefix: &Path) -> Result<()> {
+    for name in [super::manifest::FILE, super::summary::SEALED] {
+        let file = prefix.clone().join(name);
+        match in_time(&file, store.delete(&file)).await? {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(explain(&file, &error)),
+        }
+    }
+    sweep(store, prefix, |_| false).await
+}
+
 async fn io<T>(path: &Path, work: impl Future<Output = std::io::Result<T>>) -> Result<T> {
     in_time(path, work).await?.map_err(|error| explain_io(path, &error))
 }
@@ -427,5 +443,21 @@ mod tests {
         assert_eq!((class, message.as_str()), (Class::Transient, "backup store, before: 503 Slow Down"));
         assert_eq!(told("Server returned non-2xx status code: 429 Too Many Requests: ").0, Class::Transient);
         assert_eq!(told("connection refused"), (Class::Transient, "backup store, before: connection refused".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_backup_leaves_nothing_but_what_is_not_its_own() {
+        let store = Store::new(Arc::new(object_store::memory::InMemory::new()));
+        let prefix = Path::from("shops/uid/one");
+        let names = ["manifest.json", "schema.sql.zst", "t-0.sql.zst", "note.txt", "below/other.sql.zst"];
+        for name in names {
+            put(&store, &Path::from(format!("{prefix}/{name}")), vec![1]).await.expect("memory can be written");
+        }
+        for _ in 0..2 {
+            forget(&store, &prefix).await.expect("what is gone already is no error");
+            let left: Vec<String> =
+                store.list(Some(&prefix)).map_ok(|file| file.location.to_string()).try_collect().await.expect("it lists");
+            assert_eq!(left, ["shops/uid/one/below/other.sql.zst", "shops/uid/one/note.txt"]);
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::manifest::{self, File, Head, Manifest};
 use super::store::{self, Store};
 
 /// The sealed manifest.
-const SEALED: &str = "manifest.json.age";
+pub(super) const SEALED: &str = "manifest.json.age";
 
 /// How the files of a backup are sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,7 +101,10 @@ impl Eyes {
             kept: kept(self.revisions.state().iter().map(AsRef::as_ref).filter(|object| belongs(*object, &namespace, &name))),
             workloads: workload::observe(&self.deployments, &namespace, &release.spec),
             database: None,
-            points: seen_points(self.points.state().iter().map(AsRef::as_ref).filter(|object| belongs(*object, &namespace, &name))),
+            points: seen_points(
+                release,
+                self.points.state().iter().map(AsRef::as_ref).filter(|object| belongs(*object, &namespace, &name)),
+            ),
             name,
         }
     }
@@ -126,7 +129,7 @@ impl Eyes {
             workload::afresh(client, &namespace, &release.spec)
         );
         world.kept = kept(revisions?.items.iter());
-        world.points = seen_points(points?.items.iter());
+        world.points = seen_points(release, points?.items.iter());
         world.workloads = workloads;
         Ok(())
     }
@@ -241,13 +244,18 @@ fn kept<'a>(revisions: impl Iterator<Item = &'a ControllerRevision>) -> BTreeMap
         .collect()
 }
 
-fn seen_points<'a>(points: impl Iterator<Item = &'a BackupPoint>) -> BTreeMap<String, PointSeen> {
+/// Points of this Release. One of another that had its name is collected with it, and its files lie in another folder.
+fn seen_points<'a>(release: &Release, points: impl Iterator<Item = &'a BackupPoint>) -> BTreeMap<String, PointSeen> {
+    let (name, uid) = (release.name_any(), release.uid().unwrap_or_default());
+    let is_ours = |point: &&BackupPoint| point.spec.release == name && point.owner_references().iter().all(|owner| owner.uid == uid);
     points
+        .filter(is_ours)
         .map(|point| {
             let status = point.status.clone().unwrap_or_default();
-            let BackupPointStatus { verified, migrations, taken_at, rehearsed, .. } = status;
+            let BackupPointStatus { verified, migrations, taken_at, location, rehearsed, .. } = status;
             let (before, database) = (point.spec.before, point.spec.database.clone());
-            (point.name_any(), PointSeen { before, database, verified, migrations, taken_at, rehearsed })
+            let life = if point.metadata.deletion_timestamp.is_some() { Life::Leaving } else { Life::Wanted };
+            (point.name_any(), PointSeen { before, database, verified, migrations, taken_at, location, rehearsed, life })
         })
         .collect()
 }

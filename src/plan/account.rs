@@ -36,6 +36,7 @@ pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
         | Action::RevertSchema { .. }
         | Action::Discard { .. }
         | Action::Rehearse { .. }
+        | Action::Expire { .. }
         | Action::Unfence { .. } => {}
     }
 }
@@ -60,6 +61,14 @@ pub fn done(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp
         }
         // It dropped what it had loaded.
         Action::Rehearse { scratch, .. } => status.shadows.retain(|schema| schema != scratch),
+        Action::Expire { points } => {
+            let gone = |name: &String| points.iter().any(|expired| expired.point == *name);
+            status
+                .history
+                .iter_mut()
+                .filter(|entry| entry.backup_point.as_ref().is_some_and(gone))
+                .for_each(|entry| entry.backup_point = None);
+        }
         Action::Keep { .. }
         | Action::Preflight { .. }
         | Action::Migrate { .. }

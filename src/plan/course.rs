@@ -116,6 +116,7 @@ fn left_as_it_was(world: &World, operation: &Operation, database: &DatabaseSeen)
         | Action::Approve { .. }
         | Action::Discard { .. }
         | Action::Rehearse { .. }
+        | Action::Expire { .. }
         | Action::Unfence { .. } => true,
     });
     untouched && !journal::began_down(operation)

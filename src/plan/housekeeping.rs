@@ -1,5 +1,5 @@
-//! Housekeeping at rest: replaced tables whose time has passed, and shadows that nothing will swap in any more, are dropped, and the
-//! newest backup point is rehearsed. One thing at a time, and anything that is asked for goes first.
+//! Housekeeping at rest: replaced tables whose time has passed, and shadows that nothing will swap in any more, are dropped, backup
+//! points whose time has passed are deleted, and the newest one is rehearsed. One thing at a time, and anything that is asked for goes first.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use super::{
     Decision,
     input::World,
     report::{self, Aim, Draft},
+    retention,
 };
 use crate::api::{
     names,
@@ -15,17 +16,27 @@ use crate::api::{
     status::HistoryEntry,
 };
 
-/// After one that failed the next is not tried at once: nothing waits for it.
+/// After one that failed the next of its kind is not tried at once: nothing waits for it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(3600);
 
 /// What is due, if anything.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     world.spec.database.as_ref()?;
-    let (kind, cause, why, action) = discard(world).or_else(|| rehearse(world))?;
-    if failed_lately(world, kind) {
-        return None;
+    if let Some((kind, cause, why, action)) = discard(world) {
+        return allowed(world, kind).then(|| begin(world, current, (kind, cause), why, action));
     }
-    Some(report::begin(
+    if allowed(world, Kind::Cleanup)
+        && let Some(decision) = retention::due(world, current)
+    {
+        return Some(decision);
+    }
+    let (kind, cause, why, action) = rehearse(world)?;
+    allowed(world, kind).then(|| begin(world, current, (kind, cause), why, action))
+}
+
+/// Begins an operation of one step.
+pub fn begin(world: &World, current: &HistoryEntry, (kind, cause): (Kind, String), why: &str, action: Action) -> Decision {
+    report::begin(
         world,
         Draft {
             kind,
@@ -38,14 +49,14 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
             not_chosen: Vec::new(),
             actions: vec![action],
         },
-    ))
+    )
 }
 
 /// Kind, cause, reason and action.
 type Due = (Kind, String, &'static str, Action);
 
-fn failed_lately(world: &World, kind: Kind) -> bool {
-    world.status.operation.as_ref().is_some_and(|operation| {
+fn allowed(world: &World, kind: Kind) -> bool {
+    !world.status.operation.as_ref().is_some_and(|operation| {
         operation.kind == kind
             && operation.state == OperationState::Failed
             && operation

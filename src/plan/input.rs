@@ -200,4 +200,7 @@ pub struct PointSeen {
     pub taken_at: Option<Timestamp>,
     /// `None`: it was not tried.
     pub rehearsed: Option<Rehearsed>,
+    /// Object store URL of its folder.
+    pub location: Option<String>,
+    pub life: Life,
 }

@@ -326,7 +326,8 @@ fn limit(step: StepName, timeout: Span) -> Option<Span> {
         | StepName::Restore
         | StepName::Unfence
         | StepName::Discard
-        | StepName::Rehearse => Some(timeout),
+        | StepName::Rehearse
+        | StepName::Expire => Some(timeout),
     }
 }
 
@@ -504,7 +505,8 @@ pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
             | Action::RevertSchema { .. }
             | Action::Restore { .. }
             | Action::Discard { .. }
-            | Action::Rehearse { .. } => {}
+            | Action::Rehearse { .. }
+            | Action::Expire { .. } => {}
         }
     }
     open

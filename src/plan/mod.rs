@@ -22,6 +22,7 @@ pub mod journal;
 mod leaving;
 pub mod pace;
 mod report;
+mod retention;
 mod rollback;
 mod safety;
 pub mod summary;

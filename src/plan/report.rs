@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Decision, input::World, journal, target::asked_digest};
 use crate::api::{
     names,
-    operation::{Action, Kind, Operation, OperationState, Ownership, Plan, Risk},
+    operation::{Action, Expired, Kind, Operation, OperationState, Ownership, Plan, Risk},
     release::{ApprovalPolicy, CarryForward, DatabaseSpec, ReleaseSpec, Workload},
     status::HistoryEntry,
 };
@@ -141,6 +141,10 @@ fn describe(action: &Action) -> String {
                 Ownership::Kept => drop,
                 Ownership::Released => format!("{drop}; another Release may then migrate the database"),
             }
+        }
+        Action::Expire { points } => {
+            let points: Vec<String> = points.iter().map(|Expired { point, why }| format!("BackupPoint {point} ({why})")).collect();
+            format!("delete {}", points.join(", "))
         }
     }
 }

@@ -381,7 +381,7 @@ fn carried(database: &DatabaseSeen) -> Result<(), String> {
 
 /// The point is whole, and holds the schema that `target` runs on.
 fn fitting(world: &World, name: &str, target: &HistoryEntry, content: &Content) -> Result<(), String> {
-    let PointSeen { before: _, verified, migrations, database, taken_at: _, rehearsed } =
+    let PointSeen { before: _, verified, migrations, database, taken_at: _, rehearsed, location: _, life: _ } =
         world.points.get(name).ok_or_else(|| format!("BackupPoint {name} is gone"))?;
     if !verified {
         return Err(format!("BackupPoint {name} is not verified"));

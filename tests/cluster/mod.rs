@@ -6,6 +6,7 @@ mod chaos;
 mod crash_loops;
 mod crash_points;
 mod hanging;
+mod inventory;
 mod judgement;
 mod leading;
 mod rehearsal;

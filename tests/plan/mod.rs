@@ -11,6 +11,7 @@ mod journal;
 mod leaving;
 mod resetting;
 mod resting;
+mod retention;
 mod summary;
 mod superseding;
 mod world;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use backout::{
     api::{
         Content, Kept, Migration, names,
-        operation::{Action, Kind, Operation, OperationState, Ownership, Plan, Revert, Risk, Scale, Step, StepName, StepState, Tolerated},
+        operation::{
+            Action, Expired, Kind, Operation, OperationState, Ownership, Plan, Revert, Risk, Scale, Step, StepName, StepState, Tolerated,
+        },
         release::{ApprovalPolicy, CarryForward, ReleaseSpec, RollbackTo},
         status::{HistoryEntry, Quarantined, ReleaseState, ReleaseStatus},
     },
@@ -137,6 +139,8 @@ impl Given {
                 migrations: Some(before.clone()),
                 taken_at: Some(at(number as i64)),
                 rehearsed: None,
+                location: Some(format!("file:///var/lib/backout/backups/shops/0d9c/shop-{number}-predeploy")),
+                life: Life::Wanted,
             },
         );
         self.0.kept.insert(number, Kept { content, revision: format!("main@{number}"), secret_keys: BTreeMap::new() });
@@ -327,6 +331,7 @@ fn action(name: StepName, release: u64) -> Action {
         StepName::Approve => Action::Approve { policy: ApprovalPolicy::DataLoss, risk: Risk::Replacement { schema: shadow, since: None } },
         StepName::Discard => Action::Discard { schemas: vec![shadow], ownership: Ownership::Kept },
         StepName::Rehearse => Action::Rehearse { point, scratch: shadow },
+        StepName::Expire => Action::Expire { points: vec![Expired { point, why: "its time has passed".to_owned() }] },
         StepName::Unfence => Action::Unfence { workloads },
     }
 }
@@ -416,6 +421,10 @@ fn action_told(action: &Action) -> String {
         Action::Approve { policy, .. } => format!("{name} {policy:?}"),
         Action::Discard { schemas, .. } => format!("{name} {}", schemas.join(" ")),
         Action::Rehearse { point, .. } => format!("{name} {point}"),
+        Action::Expire { points } => {
+            let points: Vec<&str> = points.iter().map(|expired| expired.point.as_str()).collect();
+            format!("{name} {}", points.join(" "))
+        }
         Action::RevertSchema { migrations, .. } => {
             let scripts: Vec<String> = migrations.iter().map(|Revert { migration, release }| format!("{migration} of {release}")).collect();
             format!("{name} {}", scripts.join(" "))

@@ -7,18 +7,20 @@ use std::collections::BTreeMap;
 use backout::{
     api::{
         Span,
-        operation::{Action, ApprovalState, Loss, Revert, Risk, Tolerated},
+        operation::{Action, ApprovalState, Expired, Loss, Revert, Risk, Tolerated},
     },
     plan::{
         input::{AppliedSeen, DatabaseSeen},
         journal::Outcome,
     },
 };
+use jiff::Timestamp;
 
 use super::{
     driver::{Simulation, Stop},
     effects::{done, failed, retry},
     model::{Model, UID},
+    rules,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Server {
     pub shadows: BTreeMap<String, Shadow>,
     pub asides: BTreeMap<String, Tables>,
     pub points: BTreeMap<String, Point>,
+    /// When each of them was complete.
+    pub taken: BTreeMap<String, Timestamp>,
     /// A frozen operator's session holds the lock.
     pub locked: bool,
     /// How often each operation did what must be done once.
@@ -147,6 +151,7 @@ impl Simulation {
             | Action::Approve { .. }
             | Action::Discard { .. }
             | Action::Rehearse { .. }
+            | Action::Expire { .. }
             | Action::Unfence { .. } => Ok(failed("it is not the database's")),
         }
     }
@@ -167,9 +172,30 @@ impl Simulation {
             return Ok(away);
         }
         match self.model.server.points.get_mut(point) {
-            Some(point) => point.complete = true,
+            Some(copy) => {
+                copy.complete = true;
+                self.model.server.taken.insert(point.to_owned(), self.model.now);
+            }
             None => return Ok(retry("somebody deleted the point")),
         }
+        Ok(done())
+    }
+
+    /// As `execute` does: a point is no backup any more before its object goes. Nothing that could be gone back to is lost by it.
+    pub fn expire(&mut self, points: &[Expired]) -> Result<Outcome, Stop> {
+        let (before, term) = (self.model.clone(), self.term);
+        for Expired { point, .. } in points {
+            if let Some(point) = self.model.server.points.get_mut(point) {
+                point.complete = false;
+            }
+            self.point("between the files of a point and its object")?;
+            if self.term != term {
+                return Err(Stop::Replaced);
+            }
+            self.model.server.points.remove(point);
+            self.model.server.taken.remove(point);
+        }
+        self.keep(rules::of_expiry(&before, &self.model))?;
         Ok(done())
     }
 

@@ -70,6 +70,7 @@ impl Simulation {
             Action::Approve { .. } | Action::Discard { .. } if !self.model.database_seen => Ok(retry("the database is away")),
             Action::Rehearse { .. } => Ok(done()),
             Action::Approve { risk, .. } => Ok(self.model.measure(risk)),
+            Action::Expire { points } => self.expire(points),
             Action::Discard { schemas, .. } => self.model.discard(schemas).map(|()| done()).map_err(Stop::Broken),
         }
     }

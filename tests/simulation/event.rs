@@ -10,6 +10,8 @@ pub enum Event {
     /// The branch names the commit so many before the newest.
     Revert(usize),
     EditSpec,
+    /// Of the backup points the newest is kept, and what is younger than so many seconds.
+    KeepFor(u64),
     Automatic(bool),
     Methods(Vec<Method>),
     Pin(u64),
@@ -126,6 +128,9 @@ impl Random {
 pub fn history(seed: u64) -> Vec<Event> {
     let mut random = Random::new(seed);
     let mut events = vec![Event::Rounds(20)];
+    if seed.is_multiple_of(2) {
+        events.push(Event::KeepFor(10));
+    }
     if random.below(3) == 0 {
         events.push(Event::Approval(policy(&mut random)));
     }

@@ -124,6 +124,7 @@ fn every_history_ends_at_what_is_asked_for_or_at_a_stop_that_has_a_name() {
         ("Rollback", 500),
         ("RevertSchema", 100),
         ("Restore", 200),
+        ("Expire", 50),
         ("undone rollback", 5),
         ("farewell", 100),
     ] {
@@ -197,6 +198,26 @@ fn crash_after_every_write_of_a_rollback_converges() {
             assert_eq!(simulation.model.server.live.applied, whole.model.server.live.applied, "{story}, point {point}");
             assert_eq!(simulation.model.server.asides.len(), whole.model.server.asides.len(), "{story}, point {point}: swapped once");
             assert_eq!(simulation.model.status.operations, whole.model.status.operations, "{story}, point {point}: no more operations");
+        }
+    }
+}
+
+#[test]
+fn a_deletion_of_old_backup_points_that_is_cut_off_anywhere_comes_to_its_end() {
+    let schema = || Event::Commit(Change::Schema(Some(Script::Works)));
+    let events = [Event::KeepFor(10), Event::Rounds(30), schema(), Event::Rounds(40), Event::Revert(1), Event::Rounds(40), schema()];
+    let mut before = Simulation::new(Some(Vec::new()));
+    before.play(&events).expect("the story breaks no rule");
+    let mut whole = before.clone();
+    assert_eq!(whole.settle().map(|rest| rest.reason()).as_deref(), Ok("ReconciliationSucceeded"), "{}", told(&whole));
+    assert_eq!(counted(&whole, "Expire"), 1, "{}", told(&whole));
+    for point in 0..whole.points - before.points {
+        for event in [Event::Crash(point), Event::Frozen { at: point, rounds: 4, session: Session::Lost }] {
+            let mut simulation = before.clone();
+            simulation.happen(&event);
+            let end = simulation.settle().map(|rest| rest.reason());
+            assert_eq!(end.as_deref(), Ok("ReconciliationSucceeded"), "{event:?}:\n{}", told(&simulation));
+            assert_eq!(simulation.model.server.points, whole.model.server.points, "{event:?}:\n{}", told(&simulation));
         }
     }
 }

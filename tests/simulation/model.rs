@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use backout::{
     api::{
-        Content, Kept, Migration, names,
+        Content, Kept, Migration, Span, names,
         operation::Operation,
-        release::{ReleaseSpec, RollbackTo},
+        release::{ReleaseSpec, Retention, RollbackTo},
         status::ReleaseStatus,
     },
     plan::input::{
@@ -191,7 +191,20 @@ impl Model {
                 unseen("TargetNotFound")
             },
             database: None,
-            points: self.server.points.iter().map(|(name, point)| (name.clone(), point_seen(point))).collect(),
+            points: self.server.points.iter().map(|(name, point)| (name.clone(), self.point_seen(name, point))).collect(),
+        }
+    }
+
+    fn point_seen(&self, name: &str, point: &Point) -> PointSeen {
+        PointSeen {
+            before: point.before,
+            database: None,
+            verified: point.complete,
+            migrations: Some(point.content.applied.iter().map(|row| row.version).collect()),
+            taken_at: self.server.taken.get(name).copied(),
+            location: Some(format!("file:///backups/shops/{UID}/{name}")),
+            life: Life::Wanted,
+            rehearsed: None,
         }
     }
 
@@ -207,6 +220,10 @@ impl Model {
             Event::Commit(change) => self.commit(change),
             Event::Revert(back) => self.head = self.commits.len().saturating_sub(1 + back),
             Event::EditSpec => self.edit(|_| {}),
+            Event::KeepFor(seconds) => self.edit(|spec| {
+                let retention = Retention { keep_for: Span::seconds(seconds), keep_last: 1 };
+                spec.database.iter_mut().for_each(|database| database.backup.retention = Some(retention.clone()));
+            }),
             Event::Automatic(automatic) => self.edit(|spec| spec.rollback.automatic = automatic),
             Event::Methods(ref methods) => self.edit(|spec| spec.rollback.database.clone_from(methods)),
             Event::Pin(release) => {
@@ -292,11 +309,6 @@ impl Model {
     }
 }
 
-fn point_seen(point: &Point) -> PointSeen {
-    let migrations = Some(point.content.applied.iter().map(|row| row.version).collect());
-    PointSeen { before: point.before, database: None, verified: point.complete, migrations, taken_at: None, rehearsed: None }
-}
-
 fn unseen<T>(reason: &'static str) -> Seen<T> {
     Seen::Unknown(Unseen { reason, message: "it does not answer".to_owned(), outlook: Outlook::Passing })
 }
@@ -326,7 +338,10 @@ fn spec() -> ReleaseSpec {
         "timeout": "30m",
         "source": {"git": {"url": "https://git.example/shop.git", "ref": {"branch": "main"}}},
         "target": {"kubernetes": {"workloads": [{"name": NAME, "container": "app"}]}},
-        "database": {"mysql": {"host": "db", "name": "shop", "credentials": {"secretRef": {"name": "db"}}}},
+        "database": {
+            "mysql": {"host": "db", "name": "shop", "credentials": {"secretRef": {"name": "db"}}},
+            "backup": {"store": {"url": "file:///backups"}},
+        },
         "cache": {"redis": {"host": "cache"}, "flush": {"prefix": "shop:"}},
         "rollback": {"approval": "Never"},
         "verify": {"timeout": "2s", "bake": {"for": "3s", "every": "1s", "failureThreshold": 2}},

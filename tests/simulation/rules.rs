@@ -5,10 +5,14 @@ use std::collections::BTreeSet;
 use backout::{
     api::{
         operation::{Action, Approval, ApprovalState, Kind, OperationState, Step, StepName, StepState, Tolerated},
-        release::ApprovalPolicy,
-        status::{HistoryEntry, ReleaseStatus},
+        release::{ApprovalPolicy, Method, RollbackTo},
+        status::{HistoryEntry, ReleaseState, ReleaseStatus},
     },
-    plan::{Decision, Verdict, input::World, summary},
+    plan::{
+        Decision, Verdict,
+        input::{Seen, World},
+        summary,
+    },
 };
 
 use super::{
@@ -123,6 +127,29 @@ pub fn of_farewell(model: &Model) -> Result<(), String> {
     let missing: Vec<u64> = needed.filter(|version| model.server.live.applied.iter().all(|row| row.version != *version)).collect();
     rule(missing.is_empty() || half_way, || format!("it is let go with {}, which lacks migrations {missing:?}", asked.image))?;
     rule(model.life == backout::plan::input::Life::Leaving, || "it is let go without having been deleted".to_owned())
+}
+
+/// What is deleted for its age is neither the last good point nor one that any known good release could be gone back to with.
+pub fn of_expiry(before: &Model, after: &Model) -> Result<(), String> {
+    let good = |model: &Model| model.server.points.values().any(|point| point.complete);
+    rule(good(after) || !good(before), || "the last good backup point was deleted for its age".to_owned())?;
+    for entry in before.status.history.iter().filter(|entry| entry.state == ReleaseState::KnownGood) {
+        let (was, is) = (way_back(before, entry.release), way_back(after, entry.release));
+        rule(was == is, || format!("the way back to release {} was by {was:?}, and now is by {is:?}", entry.release))?;
+    }
+    Ok(())
+}
+
+/// The point that a restore to the release would use.
+fn way_back(model: &Model, release: u64) -> Option<String> {
+    let mut world = model.world(&model.snapshot());
+    world.spec.rollback_to = Some(RollbackTo { release: Some(release), version: None, backup_point: None });
+    world.spec.rollback.database = vec![Method::Restore];
+    world.spec.suspend = false;
+    world.status.operation = None;
+    world.database = Some(Seen::Known(model.server.seen()));
+    let Decision::Begin(operation) = backout::plan::decide(&world) else { return None };
+    operation.steps.into_iter().find_map(|step| if let Action::Stage { point, .. } = step.action { Some(point) } else { None })
 }
 
 /// Numbers go up by one and are given once.

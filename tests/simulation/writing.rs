@@ -75,7 +75,7 @@ impl Simulation {
             self.keep(rules::of_replacement(&before, &self.model, step))?;
         }
         if let Outcome::Done { .. } = outcome
-            && matches!(step.name, StepName::RevertSchema | StepName::Restore)
+            && matches!(step.name, StepName::RevertSchema | StepName::Restore | StepName::Expire)
         {
             self.count(step.name.as_str());
         }

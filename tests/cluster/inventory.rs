@@ -1,0 +1,52 @@
+//! The inventory of backup points, as the installed operator keeps it with the rights that its role gives it.
+
+use std::time::Duration;
+
+use backout::api::{BackupPoint, status::ReleaseState};
+use kube::{api::ListParams, runtime::wait::await_condition};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::support::{
+    operator::kubectl,
+    place::{NAME, Place, entry, ready},
+};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_point_whose_time_has_passed_is_deleted_and_an_event_says_why() {
+    let place = Place::new("inventory").await;
+    place.write_release("1.0.0");
+    place.repository.push("liqui 1.0.0");
+    place.create(place.spec()).await.expect("the Release is accepted");
+    let status = place.until("1.0.0 is ready", PATIENCE, ready("1.0.0")).await;
+    let first = entry(&status, "1.0.0").backup_point.clone().expect("a point was taken before its migration");
+    place.write_release("1.1.0");
+    place.repository.push("liqui 1.1.0");
+    let status = place.until("1.1.0 is ready", PATIENCE, ready("1.1.0")).await;
+    let second = entry(&status, "1.1.0").backup_point.clone().expect("a point was taken before its migrations");
+    assert_eq!(points(&place).await, [first.clone(), second.clone()]);
+
+    place.edit(json!({"database": {"backup": {"retention": {"keepFor": "1s", "keepLast": 1}}}})).await;
+    let gone = |point: Option<&BackupPoint>| point.is_none();
+    timeout(PATIENCE, await_condition(place.api::<BackupPoint>(), &first, gone)).await.expect("in time").expect("points can be watched");
+    let status = place.until("the clean-up has ended", PATIENCE, ready("1.1.0")).await;
+    assert_eq!(points(&place).await, [second], "the last good one, which 1.0.0 could be gone back to with, stays");
+    assert_eq!(entry(&status, "1.0.0").state, ReleaseState::KnownGood);
+    assert_eq!(entry(&status, "1.0.0").backup_point, None);
+    let note = format!("deleted BackupPoint {first}: taken at ");
+    let events = || kubectl(&["-n", &place.namespace, "events", "--for", &format!("release/{NAME}")]);
+    crate::support::bed::eventually("an event says it", PATIENCE, async || {
+        events()
+            .lines()
+            .any(|line| line.contains("ExpireDone") && line.contains(&note) && line.contains("retention keeps 1s"))
+            .then_some(())
+    })
+    .await;
+}
+
+async fn points(place: &Place) -> Vec<String> {
+    let list = place.api::<BackupPoint>().list(&ListParams::default()).await.expect("points can be listed");
+    list.items.into_iter().filter_map(|point| point.metadata.name).collect()
+}
