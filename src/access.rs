@@ -10,7 +10,10 @@ use object_store::ObjectStore;
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
-    api::release::{self, BackupSpec, CacheSpec, DatabaseSpec, GitSource, LocalRef, RedisSpec, TlsMode},
+    api::{
+        database::{self, BackupSpec, DatabaseSpec},
+        release::{CacheSpec, GitSource, LocalRef, RedisSpec, TlsMode},
+    },
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
@@ -159,7 +162,7 @@ impl Access {
         Ok(store.with_sealing(opening))
     }
 
-    async fn objects(&self, namespace: &str, spec: &release::Store) -> Result<Arc<dyn ObjectStore>, Error> {
+    async fn objects(&self, namespace: &str, spec: &database::Store) -> Result<Arc<dyn ObjectStore>, Error> {
         let keys = match &spec.secret_ref {
             None => None,
             Some(reference) => {

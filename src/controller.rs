@@ -349,7 +349,7 @@ async fn reconcile(release: Arc<DeserializeGuard<Release>>, context: Arc<Context
     }
     let begun = Instant::now();
     let result = match &release.0 {
-        Ok(release) => one_step(release, &context).await,
+        Ok(release) => Box::pin(one_step(release, &context)).await,
         Err(invalid) => unreadable(&invalid.metadata, &invalid.error, &context).await,
     };
     context.metrics.reconcile(if result.is_ok() { "ok" } else { "error" }, begun.elapsed());
@@ -433,7 +433,7 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
                 Seen::Known(desired) => Some(desired),
                 Seen::Unknown(_) => None,
             };
-            run_step(release, step, desired, context, now).await
+            Box::pin(run_step(release, step, desired, context, now)).await
         }
     }
 }

@@ -35,8 +35,9 @@ use super::Span;
 pub struct BackupPointSpec {
     /// Name of the Release whose database this is.
     pub release: String,
-    /// The release number that was about to be deployed when the point was taken.
-    pub before: u64,
+    /// The release number that was about to be deployed when the point was taken, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
     pub reason: PointReason,
     /// `host:port/name` of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,10 +45,15 @@ pub struct BackupPointSpec {
 }
 
 /// Why the point was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PointReason {
     /// Right before a release with migrations.
+    #[default]
     PreDeploy,
+    /// By spec.database.backup.schedule.
+    Scheduled,
+    /// Somebody asked for it.
+    Manual,
 }
 
 /// What was captured, as its manifest in the object store says.

@@ -2,13 +2,16 @@
 
 pub mod backup_point;
 pub mod content;
+pub mod database;
 pub mod names;
 pub mod operation;
 pub mod release;
+pub mod schedule;
 pub mod span;
 pub mod status;
 
 pub use backup_point::{BackupPoint, BackupPointSpec, BackupPointStatus};
 pub use content::{Content, Kept, Migration};
 pub use release::{Release, ReleaseSpec};
+pub use schedule::Schedule;
 pub use span::Span;

@@ -1,6 +1,7 @@
 //! Names that Backout gives and names that it reads: labels, annotations, child objects, schemas. All are deterministic,
 //! so that a step repeated after a crash finds what it made before.
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 /// Field manager of every server-side apply, and the reporter of every event.
@@ -16,6 +17,8 @@ pub const REQUESTED_AT: &str = "backout.dev/requestedAt";
 /// One-shot token on a Release: forget failures and quarantine and decide anew.
 pub const RESET_AT: &str = "backout.dev/resetAt";
 
+/// One-shot token on a Release: take a backup point as soon as nothing else is to be done.
+pub const BACKUP_AT: &str = "backout.dev/backupAt";
 /// Agrees to the plan whose digest it names.
 pub const APPROVE: &str = "backout.dev/approve";
 /// Who set [`APPROVE`], as the admission policy in manifests/ sees to it.
@@ -33,6 +36,17 @@ pub fn revision(release: &str, number: u64) -> String {
 /// `BackupPoint` taken before release `number` was deployed.
 pub fn point(release: &str, number: u64) -> String {
     format!("{release}-{number}-predeploy")
+}
+
+/// `BackupPoint` that was due at `due`, or because there was none.
+pub fn scheduled_point(release: &str, due: Option<Timestamp>) -> String {
+    let due = due.map_or_else(|| "first".to_owned(), |due| due.strftime("%Y%m%dt%H%M%S").to_string());
+    format!("{release}-{due}-scheduled")
+}
+
+/// `BackupPoint` that somebody asked for with `token`.
+pub fn manual_point(release: &str, token: &str) -> String {
+    format!("{release}-{}-manual", short(&Sha256::digest(token)))
 }
 
 /// `ConfigMap` for one set of configuration values: the same values have the same name, other values another.

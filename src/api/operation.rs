@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Span,
+    backup_point::PointReason,
     release::{ApprovalPolicy, CarryForward},
 };
 
@@ -79,6 +80,8 @@ pub enum Kind {
     Undo,
     /// Drop schemas and backup points that are not needed any more.
     Cleanup,
+    /// Take a backup point that no release asks for: by schedule, or on request.
+    Backup,
     /// Prove that a backup point can be restored.
     Rehearse,
     /// Free what a deleted Release holds.
@@ -94,6 +97,7 @@ impl Kind {
             Self::Restore => "Restore",
             Self::Undo => "Undo",
             Self::Cleanup => "Cleanup",
+            Self::Backup => "Backup",
             Self::Rehearse => "Rehearse",
             Self::Leave => "Leave",
         }
@@ -426,7 +430,15 @@ pub enum Action {
     },
     /// Capture the database.
     #[serde(rename_all = "camelCase")]
-    BackUp { release: u64, point: String },
+    BackUp {
+        release: u64,
+        point: String,
+        #[serde(default)]
+        reason: PointReason,
+        /// The `backout.dev/backupAt` token that asks for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
+    },
     /// Apply these migrations of the release, in this order.
     #[serde(rename_all = "camelCase")]
     Migrate { release: u64, migrations: Vec<u64> },

@@ -76,6 +76,9 @@ pub struct ReleaseStatus {
     /// The `backout.dev/resetAt` token that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reset_at: Option<String>,
+    /// The `backout.dev/backupAt` token that the last point was taken for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_backup_at: Option<String>,
     /// The `backout.dev/undo` token that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_undo: Option<String>,
@@ -116,6 +119,7 @@ impl Default for ReleaseStatus {
             releases: 0,
             last_handled_requested_at: None,
             last_handled_reset_at: None,
+            last_handled_backup_at: None,
             last_handled_undo: None,
         }
     }

@@ -8,27 +8,48 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Outcome, Task, done};
+use super::{Error, Outcome, Task, done, waiting};
 use crate::{
-    api::{BackupPoint, BackupPointStatus, backup_point::PointReason, names},
+    api::{BackupPoint, BackupPointSpec, BackupPointStatus, backup_point::PointReason, names},
     cluster::within,
     mysql::{self, Summary},
 };
 
+/// Before release `number`, which waits for it.
 pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, Error> {
-    let url = &task.database_spec()?.backup.store.url;
-    let store = task.store().await?;
-    let prefix = task.prefix(point);
-    let database = task.heard_database().await?;
-    let labels = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
-    let taken = mysql::capture(&database, &store, &prefix, &labels).await?;
+    let (database, store) = (task.heard_database().await?, task.store().await?);
+    let taken = mysql::capture(&database, &store, &task.prefix(point), &labels(task, number, point)).await?;
+    record(task, PointReason::PreDeploy, (point, Some(number)), &taken).await
+}
 
+/// While release `number` runs, and beside whatever else is asked for.
+pub async fn run_beside(task: &Task<'_>, number: u64, point: &str, reason: PointReason) -> Result<Outcome, Error> {
+    let captures = &task.hands.captures;
+    if let Some(ended) = captures.ended(task.uid(), point) {
+        return record(task, reason, (point, None), &ended?).await;
+    }
+    if !captures.runs(task.uid(), point) {
+        let (database, store) = (task.database().await?, task.store().await?);
+        let (prefix, labels) = (task.prefix(point), labels(task, number, point));
+        captures.begin(task, point, "capture", async move { mysql::capture(&database, &store, &prefix, &labels).await });
+    }
+    waiting(format!("BackupPoint {point} is being taken"))
+}
+
+fn labels(task: &Task<'_>, number: u64, point: &str) -> mysql::Capture {
+    mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number }
+}
+
+async fn record(task: &Task<'_>, reason: PointReason, (point, before): (&str, Option<u64>), taken: &Summary) -> Result<Outcome, Error> {
+    let url = &task.database_spec()?.backup.store.url;
+    let database = Some(task.database_spec()?.mysql.place());
+    let spec = BackupPointSpec { release: task.name.clone(), before, reason, database };
     let api: Api<BackupPoint> = Api::namespaced(task.hands.client.clone(), &task.namespace);
     let object = json!({
         "apiVersion": "backout.dev/v1alpha1",
         "kind": "BackupPoint",
         "metadata": task.metadata(point),
-        "spec": {"release": task.name, "before": number, "reason": PointReason::PreDeploy, "database": task.database_spec()?.mysql.place()},
+        "spec": spec,
     });
     let object = within(
         format!("applying BackupPoint {point}"),
@@ -36,7 +57,7 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
     )
     .await?;
     let revision = task.release.status.as_ref().and_then(|status| status.last_applied_revision.clone());
-    let status = facts(&taken, task.location(url, &prefix), revision);
+    let status = facts(taken, task.location(url, &task.prefix(point)), revision);
     task.hands.pen.point(&object, &status).await?;
     done(format!(
         "BackupPoint {point}: {} tables, {} rows, {} bytes",

@@ -10,7 +10,7 @@ use crate::{
 
 /// Scales to zero and waits until the last pod is gone, terminating ones included.
 pub async fn up(task: &Task<'_>, workloads: &[Scale]) -> Result<Outcome, Error> {
-    match lower(task, workloads).await? {
+    match Box::pin(lower(task, workloads)).await? {
         Lowered { left: 0, raised } if raised.is_empty() => done(format!("no pod of {} runs", names(workloads))),
         Lowered { .. } => waiting(format!("waiting for the pods of {} to end", names(workloads))),
     }
@@ -19,7 +19,7 @@ pub async fn up(task: &Task<'_>, workloads: &[Scale]) -> Result<Outcome, Error> 
 /// Whether the fence stands, for a step that is about to change the database. Somebody may have scaled up behind it: those
 /// pods are sent away again, and the step waits with what is said here.
 pub async fn holds(task: &Task<'_>, workloads: &[Scale]) -> Result<Result<(), Outcome>, Error> {
-    let Lowered { left, raised } = lower(task, workloads).await?;
+    let Lowered { left, raised } = Box::pin(lower(task, workloads)).await?;
     if left == 0 && raised.is_empty() {
         return Ok(Ok(()));
     }

@@ -5,6 +5,7 @@
 
 mod approve;
 mod back_up;
+mod beside;
 mod checks;
 mod deploy;
 mod discard;
@@ -22,26 +23,30 @@ mod verify;
 
 use std::{sync::Arc, time::Duration};
 
+use beside::Beside;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Api, Client, Resource, ResourceExt};
-use rehearse::Rehearsals;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     access::{self, Access},
     api::{
-        Kept, Migration, Release, names,
-        operation::{Action, Part, Revert, Step, StepName, Unit},
-        release::{CacheSpec, DatabaseSpec},
+        Kept, Migration, Release,
+        backup_point::PointReason,
+        database::DatabaseSpec,
+        names,
+        operation::{Action, Part, Revert, Step, Unit},
+        release::CacheSpec,
     },
     cache::{self, Cache},
     cluster::{self, within},
     error::Class,
     expression::Evaluator,
     lease::Leadership,
-    mysql::{self, Database},
+    mysql::{self, Database, Rehearsal, Summary},
     plan::{input::Desired, journal::Outcome, pace::Seen},
     record::{self, Pen},
     target::{self, kubernetes::Kubernetes},
@@ -56,7 +61,8 @@ pub struct Hands {
     evaluator: Evaluator,
     pen: Pen,
     streams: Arc<Semaphore>,
-    rehearsals: Rehearsals,
+    rehearsals: Beside<Rehearsal>,
+    captures: Beside<Summary>,
     leadership: Leadership,
 }
 
@@ -83,7 +89,8 @@ impl Hands {
             access,
             pen,
             streams: Arc::new(Semaphore::new(STREAMS)),
-            rehearsals: Rehearsals::default(),
+            rehearsals: Beside::default(),
+            captures: Beside::default(),
             leadership,
         })
     }
@@ -91,48 +98,57 @@ impl Hands {
     /// A place for a step that reads or writes a whole database. It is asked for before the step is begun, so that waiting for
     /// it counts against no deadline, and held until the step has run.
     pub fn place(&self, step: &Step) -> Result<Option<OwnedSemaphorePermit>, Full> {
-        if !matches!(step.name, StepName::BackUp | StepName::Stage) {
+        if !matches!(step.action, Action::BackUp { reason: PointReason::PreDeploy, .. } | Action::Stage { .. }) {
             return Ok(None);
         }
         let message = || format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
         Arc::clone(&self.streams).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
     }
 
-    /// Runs one step of `release`'s operation, and lets `listener` know how far it has come. `desired` is what the source holds now: only Keep reads it, and only where
-    /// its digest is the one that was planned.
+    /// Runs one step of `release`'s operation, and lets `listener` know how far it has come. `desired` is what the source holds now:
+    /// only Keep reads it, and only where its digest is the one that was planned.
     pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp, listener: &Listener) -> Outcome {
         let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
         let task = Task { hands: self, release, namespace, name, listener };
-        if step.name != StepName::Rehearse {
+        if !matches!(step.action, Action::Rehearse { .. }) {
             self.rehearsals.stop(task.uid());
         }
-        let done = match &step.action {
-            Action::Keep { release: number, digest, revision } => keep::run(&task, *number, digest, revision, desired).await,
+        if !matches!(step.action, Action::BackUp { .. }) {
+            self.captures.stop(task.uid());
+        }
+        // In boxes: what a step keeps between its awaits would else all lie on the stack at once, for every kind of step.
+        let work: BoxFuture<'_, Result<Outcome, Error>> = match &step.action {
+            Action::Keep { release: number, digest, revision } => Box::pin(keep::run(&task, *number, digest, revision, desired)),
             Action::Preflight { release: number, migrations, reverts, database, cache } => {
-                preflight::run(&task, *number, preflight::Scripts { migrations, reverts }, *database, *cache).await
+                Box::pin(preflight::run(&task, *number, preflight::Scripts { migrations, reverts }, *database, *cache))
             }
-            Action::BackUp { release: number, point } => back_up::run(&task, *number, point).await,
-            Action::Migrate { release: number, migrations } => migrate::run(&task, *number, migrations).await,
-            Action::Deploy { release: number } => deploy::run(&task, step, *number).await,
-            Action::FlushCache { prefix } => flush_cache::run(&task, prefix).await,
-            Action::Verify { within } => verify::verify(&task, step, within.0, now).await,
+            Action::BackUp { release: number, point, reason: PointReason::PreDeploy, token: _ } => {
+                self.captures.stop(task.uid());
+                Box::pin(back_up::run(&task, *number, point))
+            }
+            Action::BackUp { release: number, point, reason, token: _ } => Box::pin(back_up::run_beside(&task, *number, point, *reason)),
+            Action::Migrate { release: number, migrations } => Box::pin(migrate::run(&task, *number, migrations)),
+            Action::Deploy { release: number } => Box::pin(deploy::run(&task, step, *number)),
+            Action::FlushCache { prefix } => Box::pin(flush_cache::run(&task, prefix)),
+            Action::Verify { within } => Box::pin(verify::verify(&task, step, within.0, now)),
             Action::Bake { hold, every, failure_threshold } => {
-                verify::bake(&task, step, verify::Terms { hold: hold.0, every: every.0, failure_threshold: *failure_threshold }, now).await
+                let terms = verify::Terms { hold: hold.0, every: every.0, failure_threshold: *failure_threshold };
+                Box::pin(verify::bake(&task, step, terms, now))
             }
-            Action::Stage { point, shadow } => stage::run(&task, point, shadow).await,
-            Action::Fence { workloads } => fence::up(&task, workloads).await,
-            Action::Approve { policy: _, risk } => approve::run(&task, risk, now).await,
-            Action::RevertSchema { migrations, tolerated } => revert_schema::run(&task, migrations, *tolerated, now).await,
+            Action::Stage { point, shadow } => Box::pin(stage::run(&task, point, shadow)),
+            Action::Fence { workloads } => Box::pin(fence::up(&task, workloads)),
+            Action::Approve { policy: _, risk } => Box::pin(approve::run(&task, risk, now)),
+            Action::RevertSchema { migrations, tolerated } => Box::pin(revert_schema::run(&task, migrations, *tolerated, now)),
             Action::Restore { point, shadow, aside, release: number, tolerated, keep: _, carry } => {
                 let cut = restore::Cut { point, shadow, aside, release: *number, tolerated: *tolerated, carry: *carry };
-                restore::run(&task, &cut, now).await
+                Box::pin(restore::run(&task, cut, now))
             }
-            Action::Rehearse { point, scratch } => rehearse::run(&task, point, scratch, now).await,
-            Action::Discard { schemas, ownership } => discard::run(&task, schemas, *ownership).await,
-            Action::Expire { points } => expire::run(&task, points).await,
-            Action::Unfence { workloads } => fence::down(&task, step, workloads).await,
+            Action::Rehearse { point, scratch } => Box::pin(rehearse::run(&task, point, scratch, now)),
+            Action::Discard { schemas, ownership } => Box::pin(discard::run(&task, schemas, *ownership)),
+            Action::Expire { points } => Box::pin(expire::run(&task, points)),
+            Action::Unfence { workloads } => Box::pin(fence::down(&task, step, workloads)),
         };
-        done.unwrap_or_else(|error| match error.class() {
+        work.await.unwrap_or_else(|error| match error.class() {
             Class::Transient | Class::Conflict => Outcome::Retry { message: error.to_string() },
             // Nothing is touched yet, so that nothing has to be taken back: it waits until the cause is mended.
             Class::Permanent if step.name.only_prepares() => Outcome::Refused { message: error.to_string() },

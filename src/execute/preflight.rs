@@ -22,7 +22,7 @@ use crate::{
 pub async fn run(task: &Task<'_>, number: u64, scripts: Scripts<'_>, database: Use, cache: Use) -> Result<Outcome, Error> {
     let kept = task.kept(number).await?;
     let mut found = Found { problems: secrets(task, &kept).await?, notes: Vec::new() };
-    workloads(task, number, &kept, &mut found).await?;
+    Box::pin(workloads(task, number, &kept, &mut found)).await?;
     let Found { mut problems, mut notes } = found;
     if database == Use::Needed {
         problems.extend(ups(&kept, scripts.migrations));

@@ -29,8 +29,8 @@ pub struct Cut<'a> {
     pub carry: CarryForward,
 }
 
-pub async fn run(task: &Task<'_>, cut: &Cut<'_>, now: Timestamp) -> Result<Outcome, Error> {
-    let Cut { point, shadow, aside, release, tolerated, carry } = *cut;
+pub async fn run(task: &Task<'_>, cut: Cut<'_>, now: Timestamp) -> Result<Outcome, Error> {
+    let Cut { point, shadow, aside, release, tolerated, carry } = cut;
     let database = task.own_database().await?;
     let swap = Swap {
         shadow: shadow.to_owned(),

@@ -82,6 +82,7 @@ impl Eyes {
             spec: release.spec.clone(),
             status,
             reset_at: release.annotations().get(names::RESET_AT).cloned(),
+            backup_at: release.annotations().get(names::BACKUP_AT).cloned(),
             undo: release.annotations().get(names::UNDO).cloned(),
             approve: release.annotations().get(names::APPROVE).map(|digest| ApprovalSeen {
                 digest: digest.trim().to_owned(),

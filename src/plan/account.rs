@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::journal::{after, began_down, mark};
 use crate::api::{
     Span,
+    backup_point::PointReason,
     operation::Action,
     status::{Aside, AsideState, HistoryEntry, ReleaseState, ReleaseStatus},
 };
@@ -44,9 +45,14 @@ pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
 /// What a step that is done adds to the things of which Backout keeps account, or takes from them.
 pub fn done(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp) {
     match action {
-        Action::BackUp { point, .. } => {
+        Action::BackUp { release: _, point, reason, token } => {
             status.last_backup_point = Some(point.clone());
-            mark(status, to, |entry| entry.backup_point = Some(point.clone()));
+            if *reason == PointReason::PreDeploy {
+                mark(status, to, |entry| entry.backup_point = Some(point.clone()));
+            }
+            if token.is_some() {
+                status.last_handled_backup_at.clone_from(token);
+            }
         }
         Action::Restore { shadow, aside, keep, .. } => {
             live_again(status, shadow);

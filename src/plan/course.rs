@@ -164,7 +164,7 @@ fn cancellable(operation: &Operation, step: &Step) -> bool {
         Kind::Deploy => !database_at_work,
         // A shadow is loaded beside what is live: nothing is touched by giving it up.
         Kind::Rollback | Kind::Restore | Kind::Undo => step.name.only_prepares() || step.name == StepName::Stage,
-        Kind::Repair | Kind::Cleanup | Kind::Rehearse => true,
+        Kind::Repair | Kind::Cleanup | Kind::Backup | Kind::Rehearse => true,
         Kind::Leave => false,
     }
 }

@@ -9,6 +9,7 @@ use super::{
     target::{refuse, rest},
 };
 use crate::api::{
+    backup_point::PointReason,
     names,
     operation::{Action, Kind, Use},
     release::Method,
@@ -58,7 +59,12 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
         why.push("it has no migration that is not applied: the database stays as it is");
     } else {
         if world.spec.rollback.database.contains(&Method::Restore) {
-            actions.push(Action::BackUp { release, point: names::point(&world.name, release) });
+            actions.push(Action::BackUp {
+                release,
+                point: names::point(&world.name, release),
+                reason: PointReason::PreDeploy,
+                token: None,
+            });
         } else {
             why.push("spec.rollback.database has no Restore: no backup point is taken");
         }

@@ -1,18 +1,19 @@
 //! Housekeeping at rest: replaced tables whose time has passed, and shadows that nothing will swap in any more, are dropped, backup
-//! points whose time has passed are deleted, and the newest one is rehearsed. One thing at a time, and anything that is asked for goes first.
+//! points whose time has passed are deleted, those that are due are taken, and the newest one is rehearsed. One thing at a time, and
+//! anything that is asked for goes first.
 
 use std::time::Duration;
 
 use super::{
-    Decision,
+    Decision, backup,
     input::World,
     report::{self, Aim, Draft},
     retention,
 };
 use crate::api::{
+    database::RehearsePolicy,
     names,
     operation::{Action, Kind, OperationState, Ownership},
-    release::RehearsePolicy,
     status::HistoryEntry,
 };
 
@@ -29,6 +30,11 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
         && let Some(decision) = retention::due(world, current)
     {
         return Some(decision);
+    }
+    if allowed(world, Kind::Backup)
+        && let Some((kind, cause, why, action)) = backup::due(world, current)
+    {
+        return Some(begin(world, current, (kind, cause), why, action));
     }
     let (kind, cause, why, action) = rehearse(world)?;
     allowed(world, kind).then(|| begin(world, current, (kind, cause), why, action))
@@ -53,7 +59,7 @@ pub fn begin(world: &World, current: &HistoryEntry, (kind, cause): (Kind, String
 }
 
 /// Kind, cause, reason and action.
-type Due = (Kind, String, &'static str, Action);
+pub type Due = (Kind, String, &'static str, Action);
 
 fn allowed(world: &World, kind: Kind) -> bool {
     !world.status.operation.as_ref().is_some_and(|operation| {

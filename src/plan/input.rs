@@ -24,6 +24,8 @@ pub struct World {
     pub status: ReleaseStatus,
     /// The `resetAt` token on the object.
     pub reset_at: Option<String>,
+    /// The `backupAt` token on the object.
+    pub backup_at: Option<String>,
     /// The `undo` token on the object.
     pub undo: Option<String>,
     pub approve: Option<ApprovalSeen>,
@@ -191,7 +193,7 @@ pub struct AppliedSeen {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PointSeen {
     /// Release number before which it was taken.
-    pub before: u64,
+    pub before: Option<u64>,
     /// The database that it was taken of; `None`: not recorded.
     pub database: Option<String>,
     pub verified: bool,

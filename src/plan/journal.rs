@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::account;
 use crate::api::{
     Span,
+    backup_point::PointReason,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Progress, Scale, Step, StepName, StepState},
     status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
 };
@@ -123,7 +124,7 @@ pub fn opened(mut status: ReleaseStatus, operation: Operation) -> ReleaseStatus 
 fn remember(status: &mut ReleaseStatus, operation: &Operation) {
     match operation.kind {
         Kind::Deploy | Kind::Rollback | Kind::Restore | Kind::Undo => status.hold = None,
-        Kind::Repair | Kind::Cleanup | Kind::Rehearse | Kind::Leave => return,
+        Kind::Repair | Kind::Cleanup | Kind::Backup | Kind::Rehearse | Kind::Leave => return,
     }
     let at = operation.started_at;
     if let Some(release) = operation.remediates {
@@ -158,7 +159,7 @@ pub fn started(mut status: ReleaseStatus, index: usize, now: Timestamp) -> Optio
     let operation = status.operation.as_mut().filter(|operation| operation.state == OperationState::Running)?;
     let leads_somewhere = match operation.kind {
         Kind::Deploy | Kind::Rollback | Kind::Undo | Kind::Leave => true,
-        Kind::Repair | Kind::Restore | Kind::Cleanup | Kind::Rehearse => false,
+        Kind::Repair | Kind::Restore | Kind::Cleanup | Kind::Backup | Kind::Rehearse => false,
     };
     let (to, version, revision) = (operation.to, operation.version.clone(), operation.revision.clone());
     let step = operation.steps.get_mut(index)?;
@@ -224,7 +225,7 @@ pub fn settled(
     let to = operation.to;
     let step = operation.steps.get_mut(index).filter(|step| step.state == StepState::Started)?;
     let age = step.started_at.map_or(SignedDuration::ZERO, |started| now.duration_since(started));
-    let overdue = limit(step.name, timeout).is_some_and(|limit| age > signed(limit.0));
+    let overdue = limit(&step.action, timeout).is_some_and(|limit| age > signed(limit.0));
     let fail = |step: &mut Step, message: String| {
         step.state = StepState::Failed;
         step.finished_at = Some(now);
@@ -241,7 +242,7 @@ pub fn settled(
             step.message = Some(message.clone());
         }
         Outcome::Waiting { message, .. } | Outcome::Retry { message } if overdue => {
-            let limit = limit(step.name, timeout).unwrap_or(timeout);
+            let limit = limit(&step.action, timeout).unwrap_or(timeout);
             fail(step, format!("not done within {limit}: {message}"));
         }
         Outcome::Waiting { message, again: _, failures } => {
@@ -313,8 +314,12 @@ const FLUSH_LIMIT: Span = Span(Duration::from_secs(60));
 /// How long one step may take. What only prepares has touched nothing when its time is over: it waits, for people or for a
 /// server, and gives way to something newer; ending it would quarantine a release that was never tried. Bake has an end of its
 /// own. What another step took is not held against it: a fence after an hour of loading must have its own time.
-fn limit(step: StepName, timeout: Span) -> Option<Span> {
-    match step {
+fn limit(action: &Action, timeout: Span) -> Option<Span> {
+    if matches!(action, Action::BackUp { reason: PointReason::Scheduled | PointReason::Manual, .. }) {
+        // No release waits for it, and nothing else is looked after meanwhile.
+        return Some(timeout);
+    }
+    match action.name() {
         StepName::Keep | StepName::Preflight | StepName::BackUp | StepName::Approve | StepName::Bake => None,
         StepName::FlushCache => Some(timeout.min(FLUSH_LIMIT)),
         StepName::Migrate
@@ -390,7 +395,7 @@ pub fn closed(mut status: ReleaseStatus, end: OperationState, now: Timestamp) ->
         }
         (Kind::Undo, OperationState::Succeeded) => undone(&mut status, &operation),
         (Kind::Rollback | Kind::Restore | Kind::Undo, OperationState::Failed | OperationState::Superseded | OperationState::Running)
-        | (Kind::Repair | Kind::Cleanup | Kind::Rehearse | Kind::Leave, _)
+        | (Kind::Repair | Kind::Cleanup | Kind::Backup | Kind::Rehearse | Kind::Leave, _)
         | (Kind::Deploy, OperationState::Running) => {}
     }
     Some(status)

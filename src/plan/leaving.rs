@@ -47,7 +47,7 @@ fn finish(world: &World, operation: &Operation) -> Decision {
         Kind::Rollback | Kind::Restore | Kind::Undo => {
             journal::has_changed_things(operation) && !matches!(step.name, StepName::Approve | StepName::FlushCache | StepName::Verify)
         }
-        Kind::Repair | Kind::Cleanup | Kind::Rehearse => false,
+        Kind::Repair | Kind::Cleanup | Kind::Backup | Kind::Rehearse => false,
     };
     if operation.kind == Kind::Leave
         && let Some(decision) = kept_fenced(world, operation, step)

@@ -9,6 +9,7 @@
 
 mod account;
 mod approval;
+mod backup;
 mod conditions;
 mod containment;
 mod course;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{Decision, input::World, journal, target::asked_digest};
 use crate::api::{
+    database::DatabaseSpec,
     names,
     operation::{Action, Expired, Kind, Operation, OperationState, Ownership, Plan, Risk},
-    release::{ApprovalPolicy, CarryForward, DatabaseSpec, ReleaseSpec, Workload},
+    release::{ApprovalPolicy, CarryForward, ReleaseSpec, Workload},
     status::HistoryEntry,
 };
 

@@ -448,6 +448,7 @@ fn doing(kind: Kind) -> &'static str {
         Kind::Restore => "restoring data under",
         Kind::Undo => "undoing the rollback from",
         Kind::Cleanup => "cleaning up beside",
+        Kind::Backup => "taking a backup point of",
         Kind::Rehearse => "rehearsing a restore beside",
         Kind::Leave => "letting go of",
     }

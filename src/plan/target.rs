@@ -246,7 +246,7 @@ fn after_failure(world: &World, operation: &Operation) -> Option<Decision> {
         Kind::Restore if is_outdated(operation) => None,
         Kind::Restore | Kind::Undo => unchanged.then(|| stopped(world, operation)),
         // Nothing depends on it.
-        Kind::Cleanup | Kind::Rehearse | Kind::Leave => None,
+        Kind::Cleanup | Kind::Backup | Kind::Rehearse | Kind::Leave => None,
         Kind::Repair => unchanged.then(|| {
             let verdict = Verdict::repair_failed(operation, &failure(operation));
             let fenced = journal::fence_of(operation).is_some();

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use backout::api::{BackupPoint, status::ReleaseState};
+use backout::api::{
+    BackupPoint,
+    backup_point::PointReason,
+    status::{ReleaseState, ReleaseStatus},
+};
 use kube::{api::ListParams, runtime::wait::await_condition};
 use serde_json::json;
 use tokio::time::timeout;
@@ -44,6 +48,38 @@ async fn a_backup_point_whose_time_has_passed_is_deleted_and_an_event_says_why()
             .then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_are_taken_by_schedule_and_on_request_and_their_data_can_be_brought_back() {
+    let place = Place::new("schedule").await;
+    place.write_release("1.0.0");
+    place.repository.push("liqui 1.0.0");
+    place.create(place.spec()).await.expect("the Release is accepted");
+    let before = place.until("1.0.0 is ready", PATIENCE, ready("1.0.0")).await;
+
+    place.edit(json!({"database": {"backup": {"schedule": {"cron": "* * * * *"}}}})).await;
+    let scheduled = taken(&place, PointReason::Scheduled).await;
+    assert_eq!(scheduled.spec.before, None);
+    place.edit(json!({"database": {"backup": {"schedule": null}}})).await;
+    kubectl(&["-n", &place.namespace, "annotate", "release", NAME, "backout.dev/backupAt=noon"]);
+    let manual = taken(&place, PointReason::Manual).await;
+    let is_answered = |status: &ReleaseStatus| status.last_handled_backup_at.as_deref() == Some("noon");
+    let status = place.until("the request is answered", PATIENCE, is_answered).await;
+    assert_eq!(status.last_backup_point, manual.metadata.name);
+    assert_eq!(entry(&status, "1.0.0").backup_point, entry(&before, "1.0.0").backup_point, "the way back of 1.0.0 is the point before it");
+
+    place.edit(json!({"rollbackTo": {"backupPoint": manual.metadata.name}})).await;
+    place.until("its data is live", PATIENCE, |status| status.restored_point == manual.metadata.name && ready("1.0.0")(status)).await;
+}
+
+/// The first one that is complete.
+async fn taken(place: &Place, reason: PointReason) -> BackupPoint {
+    crate::support::bed::eventually("a point is taken", PATIENCE, async || {
+        let points = place.api::<BackupPoint>().list(&ListParams::default()).await.expect("points can be listed").items;
+        points.into_iter().find(|point| point.spec.reason == reason && point.status.as_ref().is_some_and(|status| status.verified))
+    })
+    .await
 }
 
 async fn points(place: &Place) -> Vec<String> {

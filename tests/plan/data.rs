@@ -5,8 +5,9 @@ use backout::{
     api::{
         Span,
         backup_point::{RehearsalOutcome, Rehearsed},
+        database::RehearsePolicy,
         operation::{Action, Kind, OperationState, StepName, StepState},
-        release::{CarryForward, RehearsePolicy, RollbackTo},
+        release::{CarryForward, RollbackTo},
         status::{Aside, AsideState, Hold, ReleaseState, ReleaseStatus},
     },
     plan::{

@@ -1,6 +1,7 @@
 //! The judgement, one table for each of its functions: named rows, and what is decided in each.
 
 mod approving;
+mod backup;
 mod bounds;
 mod containment;
 mod data;

@@ -4,8 +4,9 @@ use backout::{
     api::{
         Span,
         backup_point::{RehearsalOutcome, Rehearsed},
+        database::Retention,
         operation::{Kind, OperationState, StepName},
-        release::{Retention, RollbackTo},
+        release::RollbackTo,
         status::{Aside, AsideState, ReleaseState},
     },
     plan::input::{Life, PointSeen, Seen},

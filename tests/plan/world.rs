@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backout::{
     api::{
-        Content, Kept, Migration, names,
+        Content, Kept, Migration,
+        backup_point::PointReason,
+        names,
         operation::{
             Action, Expired, Kind, Operation, OperationState, Ownership, Plan, Revert, Risk, Scale, Step, StepName, StepState, Tolerated,
         },
@@ -61,6 +63,7 @@ impl Given {
             spec: spec(),
             status: ReleaseStatus::default(),
             reset_at: None,
+            backup_at: None,
             undo: None,
             approve: None,
             life: Life::Wanted,
@@ -133,7 +136,7 @@ impl Given {
         self.0.points.insert(
             point,
             PointSeen {
-                before: number,
+                before: Some(number),
                 database: None,
                 verified: true,
                 migrations: Some(before.clone()),
@@ -310,7 +313,7 @@ fn action(name: StepName, release: u64) -> Action {
         StepName::Preflight => {
             Action::Preflight { release, migrations: Vec::new(), reverts: Vec::new(), database: Use::Needed, cache: Use::Needed }
         }
-        StepName::BackUp => Action::BackUp { release, point: names::point("shop", release) },
+        StepName::BackUp => Action::BackUp { release, point: names::point("shop", release), reason: PointReason::PreDeploy, token: None },
         StepName::Migrate => Action::Migrate { release, migrations: vec![release] },
         StepName::Deploy => Action::Deploy { release },
         StepName::FlushCache => Action::FlushCache { prefix: "shop:".to_owned() },

@@ -134,7 +134,7 @@ impl Simulation {
             return Ok(retry("another operation holds the lock"));
         }
         match action {
-            Action::BackUp { release, point } => self.back_up(*release, point),
+            Action::BackUp { release, point, .. } => self.back_up(*release, point),
             Action::Migrate { release, migrations } => self.migrate(operation, *release, migrations),
             Action::Stage { point, shadow } => self.stage(point, shadow),
             Action::RevertSchema { migrations, .. } => self.revert(operation, migrations),

@@ -126,6 +126,7 @@ fn status(status: &ReleaseStatus, now: Timestamp, hash: &mut DefaultHasher) {
         last_handled_requested_at: _,
         last_handled_reset_at,
         last_handled_undo,
+        last_handled_backup_at: _,
     } = status;
     (observed_generation, release, shadows, restored_point, operations, releases, last_handled_reset_at, last_handled_undo).hash(hash);
     for HistoryEntry {
@@ -187,7 +188,7 @@ fn operation(operation: &Operation, now: Timestamp, hash: &mut DefaultHasher) {
         (inserted, changed, deleted, by_scripts, uncertain, stale_after).hash(hash);
     }
     approval.iter().for_each(|Approval { state, by: _, at: _ }| (*state as u8).hash(hash));
-    if matches!(kind, Kind::Repair | Kind::Cleanup | Kind::Rehearse) {
+    if matches!(kind, Kind::Repair | Kind::Cleanup | Kind::Backup | Kind::Rehearse) {
         finished_at.map(|at| (age(now, at) / 1000).min(LONG_AGO)).hash(hash);
     }
     let mut ahead = *state == OperationState::Running;

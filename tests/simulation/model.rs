@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use backout::{
     api::{
-        Content, Kept, Migration, Span, names,
+        Content, Kept, Migration, Span,
+        database::Retention,
+        names,
         operation::Operation,
-        release::{ReleaseSpec, Retention, RollbackTo},
+        release::{ReleaseSpec, RollbackTo},
         status::ReleaseStatus,
     },
     plan::input::{
@@ -177,6 +179,7 @@ impl Model {
             generation: read.generation,
             spec: ReleaseSpec::clone(&read.spec),
             status: read.status(),
+            backup_at: None,
             reset_at: read.reset_at.clone(),
             desired: self.desired(),
             kept: BTreeMap::clone(&self.kept),
@@ -197,7 +200,7 @@ impl Model {
 
     fn point_seen(&self, name: &str, point: &Point) -> PointSeen {
         PointSeen {
-            before: point.before,
+            before: Some(point.before),
             database: None,
             verified: point.complete,
             migrations: Some(point.content.applied.iter().map(|row| row.version).collect()),

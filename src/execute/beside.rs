@@ -1,0 +1,78 @@
+//! Work that runs beside the steps of a Release: the step that began it only asks how far it has come, and any other step ends it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt as _;
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::Task;
+use crate::mysql;
+
+/// What runs, by the uid of its Release.
+pub struct Beside<T>(Arc<Mutex<HashMap<String, Running<T>>>>);
+
+struct Running<T> {
+    point: String,
+    work: JoinHandle<mysql::Result<T>>,
+}
+
+impl<T> Default for Beside<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Clone for Beside<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Send + 'static> Beside<T> {
+    /// Ends what runs of this Release, if anything does: its sessions go with it, and the database's lock with them.
+    pub fn stop(&self, uid: &str) {
+        if let Some(running) = self.with(|running| running.remove(uid)) {
+            running.work.abort();
+        }
+    }
+
+    /// What came of the work for this point; `None` while it runs, or where none for it does.
+    pub fn ended(&self, uid: &str, point: &str) -> Option<mysql::Result<T>> {
+        self.with(|running| {
+            let of_it = running.get_mut(uid).filter(|running| running.point == point)?;
+            let ended = (&mut of_it.work).now_or_never()?;
+            running.remove(uid);
+            Some(ended.unwrap_or_else(|error| Err(mysql::Error::Lost { doing: format!("work on {point}"), reason: error.to_string() })))
+        })
+    }
+
+    pub fn runs(&self, uid: &str, point: &str) -> bool {
+        self.with(|running| running.get(uid).is_some_and(|running| running.point == point))
+    }
+
+    /// Begins it, for as long as a step may last, where one of the places is free that bound how many run at the same time; else it
+    /// is asked for again.
+    pub fn begin(&self, task: &Task<'_>, point: &str, doing: &'static str, work: impl Future<Output = mysql::Result<T>> + Send + 'static) {
+        let Ok(place) = Arc::clone(&task.hands.streams).try_acquire_owned() else { return };
+        let limit: Duration = task.release.spec.timeout.0;
+        let work = tokio::spawn(async move {
+            let _place = place;
+            match timeout(limit, work).await {
+                Ok(done) => done,
+                Err(_) => Err(mysql::Error::TimedOut { doing: doing.to_owned(), limit }),
+            }
+        });
+        let replaced = self.with(|running| running.insert(task.uid().to_owned(), Running { point: point.to_owned(), work }));
+        if let Some(replaced) = replaced {
+            replaced.work.abort();
+        }
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut HashMap<String, Running<T>>) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

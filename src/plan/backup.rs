@@ -1,0 +1,49 @@
+//! Backup points that no release asks for: by schedule, and on request.
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::{housekeeping::Due, input::World};
+use crate::api::{
+    backup_point::PointReason,
+    database::DatabaseSpec,
+    names,
+    operation::{Action, Kind},
+    status::HistoryEntry,
+};
+
+/// The point that is due, if any. Times that were missed are made up for by one.
+pub fn due(world: &World, current: &HistoryEntry) -> Option<Due> {
+    let database = world.spec.database.as_ref()?;
+    let asked = world.backup_at.as_ref().filter(|token| world.status.last_handled_backup_at.as_ref() != Some(token));
+    let (cause, why, point, reason) = if let Some(token) = asked {
+        let cause = format!("{} asks for a backup point", names::BACKUP_AT);
+        (cause, "somebody asked for it", names::manual_point(&world.name, token), PointReason::Manual)
+    } else {
+        let (cause, due) = missed(world, database)?;
+        (cause, "by spec.database.backup.schedule", names::scheduled_point(&world.name, due), PointReason::Scheduled)
+    };
+    // What a capture that was cut off left under its name goes with the next try; a point that is there is never written over.
+    let point = if world.points.contains_key(&point) { format!("{point}-{}", world.status.operations + 1) } else { point };
+    let action = Action::BackUp { release: current.release, point, reason, token: asked.cloned() };
+    Some((Kind::Backup, cause, why, action))
+}
+
+/// Why the schedule asks for a point now, and since when.
+fn missed(world: &World, database: &DatabaseSpec) -> Option<(String, Option<Timestamp>)> {
+    let schedule = database.backup.schedule.as_ref()?;
+    let place = database.mysql.place();
+    // Whatever it was taken for: the schedule says how old the newest one may become.
+    let ours = world.points.values().filter(|point| point.verified && point.database.as_ref() == Some(&place));
+    let Some(newest) = ours.filter_map(|point| point.taken_at).max() else {
+        return Some(("there is no backup point yet".to_owned(), None));
+    };
+    let due = schedule.next_after(newest, share(&world.uid)).filter(|due| *due <= world.now)?;
+    Some((format!("a backup point was due at {due}, and the newest is from {newest}"), Some(due)))
+}
+
+/// A number from 0 to 1 that is a Release's own.
+fn share(uid: &str) -> f64 {
+    let [high, low, ..]: [u8; 32] = Sha256::digest(uid).into();
+    f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX)
+}

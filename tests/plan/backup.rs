@@ -1,0 +1,115 @@
+//! Backup points that no release asks for: by schedule, and on request. At rest alone, and nothing that is asked for waits for one.
+
+use backout::{
+    api::{
+        Span,
+        backup_point::PointReason,
+        operation::{Action, Kind, OperationState, StepName, StepState},
+    },
+    plan::{
+        input::Seen,
+        journal::{Outcome, settled},
+    },
+};
+use insta::assert_snapshot;
+use serde_json::{from_value, json};
+
+use super::{
+    table,
+    world::{Given, Progress, at, content, operation, unseen},
+};
+
+/// Every twenty minutes, and 22:30 it is. The points from before releases 1 and 2 are 999 and 998 s old.
+fn scheduled_every_20(given: Given) -> Given {
+    let schedule = from_value(json!({"cron": "*/20 * * * *"})).expect("it is a schedule");
+    here(given).spec(|spec| spec.database.as_mut().expect("the fixture has a database").backup.schedule = Some(schedule))
+}
+
+/// The points are those of this database.
+fn here(given: Given) -> Given {
+    given.with(|world| {
+        let place = world.spec.database.as_ref().map(|database| database.mysql.place());
+        world.points.values_mut().for_each(|point| point.database.clone_from(&place));
+    })
+}
+
+fn newest(given: Given, seconds: i64) -> Given {
+    given.with(|world| world.points.get_mut("shop-2-predeploy").expect("the fixture has it").taken_at = Some(at(seconds)))
+}
+
+fn asked(given: Given) -> Given {
+    given.with(|world| world.backup_at = Some("now".to_owned()))
+}
+
+fn running(given: Given) -> Given {
+    let begun = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]).at(StepName::BackUp, StepState::Started);
+    given.running(begun)
+}
+
+#[test]
+fn points_are_taken_by_schedule_and_on_request() {
+    let scheduled = || scheduled_every_20(Given::two_releases());
+    let rows = vec![
+        ("nobody asks", here(Given::two_releases())),
+        ("the newest point is from before the last time", scheduled()),
+        ("one was taken since, for whatever reason", newest(scheduled(), 500)),
+        ("no point of this database", scheduled().with(|world| world.points.values_mut().for_each(|point| point.database = None))),
+        ("one that is not complete is none", scheduled().with(|world| world.points.values_mut().for_each(|point| point.verified = false))),
+        ("something else is asked for", scheduled().asks(content(4, &[1, 2]))),
+        ("suspended", scheduled().spec(|spec| spec.suspend = true)),
+        ("the workloads can't be seen", scheduled().with(|world| world.workloads = Seen::Unknown(unseen("away")))),
+        ("asked for, and no schedule", asked(Given::two_releases())),
+        (
+            "asked for, and it was taken",
+            asked(Given::two_releases()).with(|world| world.status.last_handled_backup_at = Some("now".to_owned())),
+        ),
+        ("it runs", running(scheduled())),
+        ("it runs and something is asked for", running(scheduled()).asks(content(4, &[1, 2]))),
+        ("the last one failed a moment ago", {
+            let given = scheduled();
+            let failed = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]).failed_at(StepName::BackUp);
+            given.running(failed).closed(OperationState::Failed)
+        }),
+    ];
+    assert_snapshot!(table(rows), @r"
+    nobody asks
+      Ready ReconciliationSucceeded
+    the newest point is from before the last time
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled
+    one was taken since, for whatever reason
+      Ready ReconciliationSucceeded
+    no point of this database
+      Backup 2 → 2: BackUp shop-first-scheduled
+    one that is not complete is none
+      Backup 2 → 2: BackUp shop-first-scheduled
+    something else is asked for
+      Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
+    suspended
+      Resting Suspended
+    the workloads can't be seen
+      Waiting away
+    asked for, and no schedule
+      Backup 2 → 2: BackUp shop-ed5eb9a37e-manual
+    asked for, and it was taken
+      Ready ReconciliationSucceeded
+    it runs
+      Run 0
+    it runs and something is asked for
+      Close Superseded
+    the last one failed a moment ago
+      Ready ReconciliationSucceeded
+    ");
+}
+
+#[test]
+fn a_point_that_no_release_asked_for_answers_who_asked_and_is_no_way_back() {
+    let given = asked(Given::two_releases());
+    let mut begun = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]).at(StepName::BackUp, StepState::Started);
+    let (point, reason) = ("shop-now-manual".to_owned(), PointReason::Manual);
+    begun.steps[0].action = Action::BackUp { release: 2, point: point.clone(), reason, token: Some("now".to_owned()) };
+    let taken = Outcome::Done { message: "taken".to_owned() };
+    let status = settled(given.running(begun).0.status, 0, &taken, Span::seconds(30), Span::seconds(1800), at(1000)).expect("it runs");
+    assert_eq!(status.last_handled_backup_at.as_deref(), Some("now"));
+    assert_eq!(status.last_backup_point, Some(point));
+    assert_eq!(status.history[0].backup_point.as_deref(), Some("shop-2-predeploy"));
+}
