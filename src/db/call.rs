@@ -73,7 +73,7 @@ impl Call {
 
     pub async fn rehearse(&self, database: &Database, point: &str) -> Result<()> {
         let scratch = names::shadow(database.name(), BY_HAND, &format!("rehearsal of {point}"));
-        let done = mysql::rehearse(database, &self.store, &path(point)?, &scratch).await.map_err(told)?;
+        let done = mysql::rehearse(database, &self.store, &path(point)?, &scratch, &[]).await.map_err(told)?;
         let facts = json!({"point": point, "tables": done.tables, "rows": done.rows, "seconds": done.took.as_secs_f64()});
         self.say(&facts, || {
             format!(

@@ -48,6 +48,36 @@ pub async fn round(task: &Task<'_>) -> Vec<String> {
     join_all(checks).await.into_iter().flatten().collect()
 }
 
+/// What the sql checks ask.
+pub fn questions(task: &Task<'_>) -> Vec<String> {
+    sql_checks(task).map(|(_, check)| check.query.clone()).collect()
+}
+
+/// What a copy of the data answered to [`questions`], as the end of a sentence. The copy may be of another release's schema, so that a
+/// check that does not hold says nothing against it.
+pub async fn of_copy(task: &Task<'_>, answers: Vec<(String, Result<mysql::Answer, String>)>) -> String {
+    let judge = &Judge { evaluator: &task.hands.evaluator, turn: Mutex::new(()) };
+    let (mut holding, mut failing) = (Vec::new(), Vec::new());
+    for (name, check) in sql_checks(task) {
+        // One that was written since was not asked.
+        let Some((_, answer)) = answers.iter().find(|(question, _)| *question == check.query) else { continue };
+        let held = match answer.clone() {
+            Ok(rows) => answered(judge, check, rows).await,
+            Err(reason) => Err(reason),
+        };
+        match held {
+            Ok(()) => holding.push(name),
+            Err(reason) => failing.push(format!("; check {name} does not hold on it: {reason}")),
+        }
+    }
+    let holding = if holding.is_empty() { String::new() } else { format!("; sql checks hold on it: {}", holding.join(", ")) };
+    format!("{holding}{}", failing.concat())
+}
+
+fn sql_checks<'a>(task: &Task<'a>) -> impl Iterator<Item = (&'a str, &'a SqlCheck)> {
+    task.release.spec.verify.checks.iter().filter_map(|check| Some((check.name.as_str(), check.sql.as_ref()?)))
+}
+
 /// One round's expressions one after the other: however many expensive ones a Release has, it takes one place from the others.
 struct Judge<'a> {
     evaluator: &'a Evaluator,
@@ -104,6 +134,10 @@ async fn http(client: &reqwest::Client, judge: &Judge<'_>, check: &HttpCheck) ->
 async fn sql(task: &Task<'_>, judge: &Judge<'_>, check: &SqlCheck) -> Result<(), String> {
     let database = task.database().await.map_err(|error| error.to_string())?;
     let rows = mysql::query(&database, &check.query).await.map_err(|error| error.to_string())?;
+    answered(judge, check, rows).await
+}
+
+async fn answered(judge: &Judge<'_>, check: &SqlCheck, rows: mysql::Answer) -> Result<(), String> {
     let first = rows.first().cloned().unwrap_or_default();
     let count = Value::from(rows.len());
     let first: Map<String, Value> = first.into_iter().collect();

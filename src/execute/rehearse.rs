@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use kube::Api;
 
-use super::{Error, Outcome, Task, done, waiting};
+use super::{Error, Outcome, Task, checks, done, waiting};
 use crate::{
     api::{
         BackupPoint, Span,
@@ -30,12 +30,11 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
         return waiting(format!("{point} is loaded into {scratch} and compared"));
     };
     let rehearsed = match ended {
-        Ok(Rehearsal { tables, rows, took }) => Rehearsed {
-            at: now,
-            outcome: RehearsalOutcome::Passed,
-            took: Some(Span(took)),
-            message: format!("{tables} tables with {rows} rows were loaded and compared, and every table was checked"),
-        },
+        Ok(Rehearsal { tables, rows, took, answers }) => {
+            let checks = checks::of_copy(task, answers).await;
+            let message = format!("{tables} tables with {rows} rows were loaded and compared, and every table was checked{checks}");
+            Rehearsed { at: now, outcome: RehearsalOutcome::Passed, took: Some(Span(took)), message }
+        }
         Err(error) if blames_the_point(&error) => {
             Rehearsed { at: now, outcome: RehearsalOutcome::Failed, took: None, message: error.to_string() }
         }
@@ -57,7 +56,8 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
 async fn begin(task: &Task<'_>, point: &str, scratch: &str) -> Result<(), Error> {
     let store = task.readable_store().await?;
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
-    let work = async move { mysql::rehearse(&database, &store, &prefix, &scratch).await };
+    let questions = checks::questions(task);
+    let work = async move { mysql::rehearse(&database, &store, &prefix, &scratch, &questions).await };
     task.hands.rehearsals.begin(task, point, "rehearse", work);
     Ok(())
 }

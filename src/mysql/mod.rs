@@ -84,7 +84,7 @@ pub use manifest::{Chunk, File, Head, Manifest, Position, Table as TableEntry, r
 pub use migrate::{Migration, Outcome, apply, check_script, revert};
 pub use owner::{OWNER, Owner, release_ownership, take_ownership};
 pub use progress::{Part, Progress};
-pub use query::query;
+pub use query::{Answer, query};
 pub use rehearse::{Rehearsal, rehearse};
 pub use script_loss::{ScriptLoss, script_loss};
 pub use sealing::{KeyError, Sealing};

@@ -8,6 +8,7 @@ use sqlx::{Column as _, Row as _, TypeInfo as _};
 
 use super::endpoint::Database;
 use super::error::{Error, Result};
+use super::ident::quote;
 use super::script;
 
 /// Rows that are read: an answer is meant to be judged, not carried away.
@@ -17,16 +18,25 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// After so many seconds the server ends the statement. Shorter than a check may take, so that the server's own words come first.
 const MOST_SECONDS: u32 = 8;
 
+/// Rows by column name.
+pub type Answer = Vec<Map<String, Value>>;
+
 /// The first [`MOST_ROWS`] rows of one SELECT, by column name. Integers and floats become numbers, DECIMAL and dates text, bytes that are
 /// not UTF-8 their hex digits.
 ///
 /// # Errors
 /// [`Error::Unreadable`] for anything but one SELECT, and for more than 1 MiB; what the server says of the statement, 1969 when it took
 /// longer than 8 s.
-pub async fn query(database: &Database, select: &str) -> Result<Vec<Map<String, Value>>> {
+pub async fn query(database: &Database, select: &str) -> Result<Answer> {
+    query_in(database, database.name(), select).await
+}
+
+/// The same of another schema. Tables that the statement itself looks for elsewhere are still found there.
+pub(super) async fn query_in(database: &Database, schema: &str, select: &str) -> Result<Answer> {
     let doing = "run the query";
     let statement = readable(select).map_err(|reason| Error::Unreadable { doing: doing.to_owned(), reason: reason.to_owned() })?;
     let mut session = database.session().await?;
+    session.run("enter the schema", &format!("USE {}", quote(schema))).await?;
     let limits = format!("SET max_statement_time={MOST_SECONDS}, sql_select_limit={MOST_ROWS}");
     session.run("limit the query", &limits).await?;
     session.run("begin to read", "START TRANSACTION READ ONLY").await?;

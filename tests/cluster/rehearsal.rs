@@ -35,6 +35,8 @@ async fn a_point_is_rehearsed_at_rest() {
     .await;
     assert_eq!(rehearsed.outcome, RehearsalOutcome::Passed, "{rehearsed:?}");
     assert!(rehearsed.took.is_some(), "{rehearsed:?}");
+    // It is from before the first migration.
+    assert!(rehearsed.message.contains("check rows does not hold on it"), "{rehearsed:?}");
     let status = place
         .until("the rehearsal has ended", PATIENCE, |status| {
             status

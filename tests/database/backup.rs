@@ -8,6 +8,7 @@ use backout::mysql::{Agreement, Chunk, Error, Kind, Standing, capture, checksum,
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use serde_json::json;
 
 use super::{Bed, ask, run, try_run, until, what};
 
@@ -401,14 +402,20 @@ async fn a_rehearsal_takes_the_whole_time_and_leaves_nothing() {
     load(&database, &bed.store, &prefix, &scratch).await.expect("the backup loads");
     let mut root = bed.root().await;
     run(&mut root, &format!("CREATE TABLE `{scratch}`.witness (id INT)")).await;
-    let rehearsal = rehearse(&database, &bed.store, &prefix, &scratch).await.expect("it can be restored");
+    let questions = ["SELECT COUNT(*) AS n FROM orders", "SELECT COUNT(*) FROM nothing", "DELETE FROM orders"].map(str::to_owned);
+    run(&mut root, "DELETE FROM orders LIMIT 1990").await;
+    let rehearsal = rehearse(&database, &bed.store, &prefix, &scratch, &questions).await.expect("it can be restored");
     assert_eq!((rehearsal.tables, rehearsal.rows), (2, 2000));
+    let answers: Vec<_> = rehearsal.answers.iter().map(|(_, answer)| answer.as_ref().map(|rows| json!(rows))).collect();
+    let [Ok(counted), Err(missing), Err(writes)] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!(*counted, json!([{"n": 2000}]), "of the copy, not of the live table");
+    assert!(missing.contains("nothing") && writes.contains("it must be a SELECT"), "{missing}, {writes}");
     assert_eq!(inspect(&database).await.expect("the database can be read").beside, []);
 
     // What a cut-over replaced is nobody's scratch schema.
     load(&database, &bed.store, &prefix, &bed.beside("shadow")).await.expect("the backup loads");
     swap(&database, &bed.swap("p1")).await.expect("it swaps");
-    let refused = rehearse(&database, &bed.store, &prefix, &bed.beside("aside")).await;
+    let refused = rehearse(&database, &bed.store, &prefix, &bed.beside("aside"), &[]).await;
     assert!(matches!(&refused, Err(Error::Schema { .. })), "{refused:?}");
-    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM `{}`.orders", bed.beside("aside"))).await, "2000");
+    assert_eq!(ask(&mut root, &format!("SELECT COUNT(*) FROM `{}`.orders", bed.beside("aside"))).await, "10");
 }
