@@ -17,7 +17,8 @@ use serde_json::json;
 use crate::{
     api::{
         BackupPoint, BackupPointStatus, Release, names,
-        operation::{Approval, ApprovalState, Operation, OperationState, Progress, Scale, StepState},
+        operation::{Approval, ApprovalState, Operation, OperationState, Scale, StepState},
+        progress::Progress,
         status::ReleaseStatus,
     },
     cluster::{self, within},

@@ -53,6 +53,9 @@ pub struct BackupSpec {
     /// When it is proven that a point can be restored.
     #[serde(default)]
     pub rehearse: RehearsePolicy,
+    /// Whether a point is loaded beside the live tables before anybody needs it.
+    #[serde(default)]
+    pub stage: StagePolicy,
     /// Encrypt the files before they leave the operator. Points that are there stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
@@ -77,6 +80,17 @@ pub enum RehearsePolicy {
     Never,
     /// Once nothing else is to be done; anything that is asked for goes first and ends a rehearsal that runs.
     AfterCapture,
+}
+
+/// When the point from before a release is loaded into a schema beside the live one, compared, and kept until the release is known good:
+/// going back to it then takes one rename, however many rows there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StagePolicy {
+    /// Once a rollback asks for it.
+    #[default]
+    Never,
+    /// As long as the release bakes (spec.verify.bake), with one connection, so that the application keeps its share of the server.
+    WhileBaking,
 }
 
 /// Encryption of backup points with age.

@@ -5,6 +5,7 @@ pub mod content;
 pub mod database;
 pub mod names;
 pub mod operation;
+pub mod progress;
 pub mod release;
 pub mod schedule;
 pub mod span;

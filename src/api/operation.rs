@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Span,
     backup_point::PointReason,
+    progress::Progress,
     release::{ApprovalPolicy, CarryForward},
 };
 
@@ -102,6 +103,14 @@ impl Kind {
             Self::Leave => "Leave",
         }
     }
+}
+
+/// A backup point and the schema that it is loaded into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Staged {
+    pub point: String,
+    pub shadow: String,
 }
 
 /// The report of a plan.
@@ -238,59 +247,6 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     pub action: Action,
-}
-
-/// How far a step has come with what it is at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Progress {
-    pub part: Part,
-    pub done: u64,
-    /// What there is to do of this part. While rows are captured, the server's estimate.
-    pub total: u64,
-    pub unit: Unit,
-    /// Of the unit, on average since the part began.
-    pub per_second: u64,
-    /// How long the rest of this part takes at that rate; absent while nothing is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left: Option<Span>,
-    /// When this was so.
-    pub at: Timestamp,
-}
-
-/// One after the other: a backup captures; what loads a point verifies, loads and compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Part {
-    /// Rows are read into files.
-    Capture,
-    /// Files are read and their digests compared.
-    Verify,
-    /// Rows are written into a shadow.
-    Load,
-    /// Rows of the shadow are compared with the manifest.
-    Compare,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Unit {
-    #[serde(rename = "rows")]
-    Rows,
-    #[serde(rename = "bytes")]
-    Bytes,
-}
-
-/// `Load 12 %: 24000 of 200107 rows, 8000 rows/s, 22s left`
-impl fmt::Display for Progress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { part, done, total, unit, per_second, left, at: _ } = self;
-        let unit = match unit {
-            Unit::Rows => "rows",
-            Unit::Bytes => "bytes",
-        };
-        let percent = u128::from(*done) * 100 / u128::from((*total).max(1));
-        write!(formatter, "{part:?} {percent} %: {done} of {total} {unit}, {per_second} {unit}/s")?;
-        left.map_or(Ok(()), |left| write!(formatter, ", {left} left"))
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -453,7 +409,14 @@ pub enum Action {
     Verify { within: Span },
     /// Checks go on passing for a while.
     #[serde(rename_all = "camelCase")]
-    Bake { hold: Span, every: Span, failure_threshold: u32 },
+    Bake {
+        hold: Span,
+        every: Span,
+        failure_threshold: u32,
+        /// What is loaded beside meanwhile, in case that they do not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stage: Option<Staged>,
+    },
     /// Load a backup point into a shadow schema and prove that it equals the point.
     #[serde(rename_all = "camelCase")]
     Stage { point: String, shadow: String },

@@ -38,7 +38,8 @@ use crate::{
         backup_point::PointReason,
         database::DatabaseSpec,
         names,
-        operation::{Action, Part, Revert, Step, Unit},
+        operation::{Action, Revert, Step},
+        progress::{Part, Unit},
         release::CacheSpec,
     },
     cache::{self, Cache},
@@ -46,7 +47,7 @@ use crate::{
     error::Class,
     expression::Evaluator,
     lease::Leadership,
-    mysql::{self, Database, Rehearsal, Summary},
+    mysql::{self, Database, Loaded, Rehearsal, Summary},
     plan::{input::Desired, journal::Outcome, pace::Seen},
     record::{self, Pen},
     target::{self, kubernetes::Kubernetes},
@@ -63,6 +64,7 @@ pub struct Hands {
     streams: Arc<Semaphore>,
     rehearsals: Beside<Rehearsal>,
     captures: Beside<Summary>,
+    stages: Beside<Loaded>,
     leadership: Leadership,
 }
 
@@ -91,6 +93,7 @@ impl Hands {
             streams: Arc::new(Semaphore::new(STREAMS)),
             rehearsals: Beside::default(),
             captures: Beside::default(),
+            stages: Beside::default(),
             leadership,
         })
     }
@@ -116,6 +119,9 @@ impl Hands {
         if !matches!(step.action, Action::BackUp { .. }) {
             self.captures.stop(task.uid());
         }
+        if !matches!(step.action, Action::Bake { .. }) {
+            self.stages.stop(task.uid());
+        }
         // In boxes: what a step keeps between its awaits would else all lie on the stack at once, for every kind of step.
         let work: BoxFuture<'_, Result<Outcome, Error>> = match &step.action {
             Action::Keep { release: number, digest, revision } => Box::pin(keep::run(&task, *number, digest, revision, desired)),
@@ -131,8 +137,8 @@ impl Hands {
             Action::Deploy { release: number } => Box::pin(deploy::run(&task, step, *number)),
             Action::FlushCache { prefix } => Box::pin(flush_cache::run(&task, prefix)),
             Action::Verify { within } => Box::pin(verify::verify(&task, step, within.0, now)),
-            Action::Bake { hold, every, failure_threshold } => {
-                let terms = verify::Terms { hold: hold.0, every: every.0, failure_threshold: *failure_threshold };
+            Action::Bake { hold, every, failure_threshold, stage } => {
+                let terms = verify::Terms { hold: hold.0, every: every.0, failure_threshold: *failure_threshold, stage: stage.as_ref() };
                 Box::pin(verify::bake(&task, step, terms, now))
             }
             Action::Stage { point, shadow } => Box::pin(stage::run(&task, point, shadow)),

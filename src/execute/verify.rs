@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Error, LOOK_AGAIN, Outcome, Task, checks, done};
-use crate::api::operation::Step;
+use super::{Error, LOOK_AGAIN, Outcome, Task, checks, done, stage};
+use crate::api::operation::{Staged, Step};
 
 /// All checks must pass in one round before `within` has been watched.
 pub async fn verify(task: &Task<'_>, step: &Step, within: Duration, now: Timestamp) -> Result<Outcome, Error> {
@@ -25,14 +25,19 @@ pub async fn verify(task: &Task<'_>, step: &Step, within: Duration, now: Timesta
 }
 
 /// What a release must hold out for.
-pub struct Terms {
+pub struct Terms<'a> {
     pub hold: Duration,
     pub every: Duration,
     pub failure_threshold: u32,
+    /// What is loaded beside meanwhile.
+    pub stage: Option<&'a Staged>,
 }
 
 /// A round of checks now and then; so many failures in a row end it.
-pub async fn bake(task: &Task<'_>, step: &Step, terms: Terms, now: Timestamp) -> Result<Outcome, Error> {
+pub async fn bake(task: &Task<'_>, step: &Step, terms: Terms<'_>, now: Timestamp) -> Result<Outcome, Error> {
+    if let Some(staged) = terms.stage {
+        stage::beside(task, staged).await;
+    }
     let failures = checks::round(task).await;
     let count = if failures.is_empty() { 0 } else { step.failures.unwrap_or(0) + 1 };
     if count >= terms.failure_threshold {

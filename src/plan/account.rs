@@ -7,7 +7,7 @@ use super::journal::{after, began_down, mark};
 use crate::api::{
     Span,
     backup_point::PointReason,
-    operation::Action,
+    operation::{Action, Staged},
     status::{Aside, AsideState, HistoryEntry, ReleaseState, ReleaseStatus},
 };
 
@@ -15,7 +15,11 @@ use crate::api::{
 /// where nobody looks.
 pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
     match action {
-        Action::Stage { shadow, .. } | Action::Rehearse { scratch: shadow, .. } if !status.shadows.contains(shadow) => {
+        Action::Stage { shadow, .. }
+        | Action::Rehearse { scratch: shadow, .. }
+        | Action::Bake { stage: Some(Staged { shadow, .. }), .. }
+            if !status.shadows.contains(shadow) =>
+        {
             status.shadows.push(shadow.clone());
         }
         Action::Restore { aside, keep, .. } if status.asides.iter().all(|known| known.schema != *aside) => {

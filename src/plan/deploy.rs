@@ -10,10 +10,21 @@ use super::{
 };
 use crate::api::{
     backup_point::PointReason,
+    database::{DatabaseSpec, StagePolicy},
     names,
-    operation::{Action, Kind, Use},
-    release::Method,
+    operation::{Action, Kind, Staged, Use},
+    release::{Bake, Method},
 };
+
+/// What is loaded while the release bakes: the point that is taken before it.
+fn staged(world: &World, actions: &[Action]) -> Option<Staged> {
+    let DatabaseSpec { mysql, backup } = world.spec.database.as_ref()?;
+    let point = actions.iter().find_map(|action| match action {
+        Action::BackUp { point, .. } => Some(point.clone()),
+        _ => None,
+    })?;
+    (backup.stage == StagePolicy::WhileBaking).then(|| Staged { shadow: names::shadow(&mysql.name, &world.uid, &point), point })
+}
 
 /// Plans the deploy of `desired`, or says why it can't be begun.
 pub fn plan(world: &World, desired: &Desired) -> Decision {
@@ -81,7 +92,8 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
     }
     actions.push(Action::Verify { within: world.spec.verify.timeout });
     if let Some(bake) = &world.spec.verify.bake {
-        actions.push(Action::Bake { hold: bake.hold, every: bake.every, failure_threshold: bake.failure_threshold });
+        let Bake { hold, every, failure_threshold } = bake.clone();
+        actions.push(Action::Bake { hold, every, failure_threshold, stage: staged(world, &actions) });
     }
 
     let aim = Aim { release, version: desired.content.version.clone(), digest: desired.digest.clone(), revision: desired.revision.clone() };

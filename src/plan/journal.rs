@@ -11,7 +11,8 @@ use super::account;
 use crate::api::{
     Span,
     backup_point::PointReason,
-    operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Progress, Scale, Step, StepName, StepState},
+    operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
+    progress::Progress,
     status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
 };
 

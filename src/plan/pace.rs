@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{
     Span,
-    operation::{Part, Progress, Unit},
+    progress::{Part, Progress, Unit},
 };
 
 /// Pause between two writes of one step, and before the first: what is done sooner needs none. Each is a write of the whole status,

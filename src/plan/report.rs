@@ -6,7 +6,7 @@ use super::{Decision, input::World, journal, target::asked_digest};
 use crate::api::{
     database::DatabaseSpec,
     names,
-    operation::{Action, Expired, Kind, Operation, OperationState, Ownership, Plan, Risk},
+    operation::{Action, Expired, Kind, Operation, OperationState, Ownership, Plan, Risk, Staged},
     release::{ApprovalPolicy, CarryForward, ReleaseSpec, Workload},
     status::HistoryEntry,
 };
@@ -100,8 +100,10 @@ fn describe(action: &Action) -> String {
         Action::Deploy { release } => format!("give the workloads the images, configuration and Secrets of release {release}"),
         Action::FlushCache { prefix } => format!("remove the keys below {prefix:?} from the cache"),
         Action::Verify { within } => format!("all checks must pass in one round within {within}"),
-        Action::Bake { hold, every, failure_threshold } => {
-            format!("checks every {every} for {hold}; {failure_threshold} failed rounds in a row end it")
+        Action::Bake { hold, every, failure_threshold, stage } => {
+            let beside =
+                stage.as_ref().map(|Staged { point, shadow }| format!("; BackupPoint {point} is loaded into schema {shadow} meanwhile"));
+            format!("checks every {every} for {hold}; {failure_threshold} failed rounds in a row end it{}", beside.unwrap_or_default())
         }
         Action::Stage { point, shadow } => format!("load BackupPoint {point} into schema {shadow} and compare every table"),
         Action::Fence { workloads } => {

@@ -26,7 +26,7 @@ const AT_ONCE: usize = 4;
 
 /// The deletion that is due, if any.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
-    let BackupSpec { store, schedule: _, retention, rehearse: _, encryption: _ } = &world.spec.database.as_ref()?.backup;
+    let BackupSpec { store, schedule: _, retention, rehearse: _, stage: _, encryption: _ } = &world.spec.database.as_ref()?.backup;
     let retention = retention.as_ref()?;
     let kept = kept_by_plan(world);
     let is_candidate = |(name, point, _): &(&String, &PointSeen, Timestamp)| {

@@ -11,6 +11,7 @@ mod judgement;
 mod leading;
 mod rehearsal;
 mod secrets;
+mod staging;
 mod stores;
 mod story;
 mod trust;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use age::{secrecy::ExposeSecret, x25519::Identity};
 use backout::api::{
-    operation::{Kind, OperationState, Part, StepName, Unit},
+    operation::{Kind, OperationState, StepName},
+    progress::{Part, Unit},
     status::ReleaseStatus,
 };
 use serde_json::json;

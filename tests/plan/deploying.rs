@@ -2,6 +2,7 @@
 
 use backout::{
     api::{
+        database::StagePolicy,
         operation::{Kind, OperationState, StepName},
         release::{Bake, Method},
         status::ReleaseState,
@@ -17,6 +18,10 @@ use super::{
 
 fn next_release() -> Given {
     Given::two_releases().asks(content(3, &[1, 2, 3]))
+}
+
+fn staging(given: Given) -> Given {
+    given.spec(|spec| spec.database.as_mut().expect("the fixture has a database").backup.stage = StagePolicy::WhileBaking)
 }
 
 #[test]
@@ -35,6 +40,8 @@ fn a_deploy_has_the_steps_that_its_release_needs() {
         ("pending migrations, and the database is never taken back", next_release().spec(|spec| spec.rollback.database = Vec::new())),
         ("config only", Given::two_releases().asks(content(3, &[1, 2]))),
         ("a bake time", Given::two_releases().asks(content(3, &[1, 2])).spec(bake)),
+        ("a bake time, and the point is staged meanwhile", staging(next_release().spec(bake))),
+        ("the point would be staged, and nothing is migrated", staging(Given::two_releases().asks(content(3, &[1, 2])).spec(bake))),
         (
             "an undone release is deployed anew",
             Given::two_releases()
@@ -58,6 +65,10 @@ fn a_deploy_has_the_steps_that_its_release_needs() {
     config only
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
     a bake time
+      Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m, Bake 5m/10s/3
+    a bake time, and the point is staged meanwhile
+      Deploy 2 → 3: Keep 3, Preflight 3 [3] database=Needed cache=Untouched, BackUp shop-3-predeploy, Migrate [3] of 3, Deploy 3, Verify 1m, Bake 5m/10s/3 beside shop-3-predeploy
+    the point would be staged, and nothing is migrated
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m, Bake 5m/10s/3
     an undone release is deployed anew
       Deploy 1 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m

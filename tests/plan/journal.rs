@@ -5,7 +5,8 @@ use std::time::Duration;
 use backout::{
     api::{
         Span,
-        operation::{Kind, Operation, OperationState, Part, Progress as Told, StepName, StepState, Unit},
+        operation::{Kind, Operation, OperationState, StepName, StepState},
+        progress::{Part, Progress as Told, Unit},
         status::{HISTORY_LIMIT, ReleaseState, ReleaseStatus},
     },
     plan::{

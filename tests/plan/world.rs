@@ -318,7 +318,7 @@ fn action(name: StepName, release: u64) -> Action {
         StepName::Deploy => Action::Deploy { release },
         StepName::FlushCache => Action::FlushCache { prefix: "shop:".to_owned() },
         StepName::Verify => Action::Verify { within: Span::seconds(60) },
-        StepName::Bake => Action::Bake { hold: Span::seconds(60), every: Span::seconds(10), failure_threshold: 3 },
+        StepName::Bake => Action::Bake { hold: Span::seconds(60), every: Span::seconds(10), failure_threshold: 3, stage: None },
         StepName::Stage => Action::Stage { point, shadow },
         StepName::Fence => Action::Fence { workloads },
         StepName::RevertSchema => Action::RevertSchema { migrations: vec![Revert { migration: 3, release: 3 }], tolerated: Tolerated::Any },
@@ -419,7 +419,10 @@ fn action_told(action: &Action) -> String {
         Action::Migrate { release, migrations } => format!("{name} {migrations:?} of {release}"),
         Action::FlushCache { prefix } => format!("{name} {prefix}"),
         Action::Verify { within } => format!("{name} {within}"),
-        Action::Bake { hold, every, failure_threshold } => format!("{name} {hold}/{every}/{failure_threshold}"),
+        Action::Bake { hold, every, failure_threshold, stage } => {
+            let stage = stage.as_ref().map(|stage| format!(" beside {}", stage.point)).unwrap_or_default();
+            format!("{name} {hold}/{every}/{failure_threshold}{stage}")
+        }
         Action::Fence { workloads } | Action::Unfence { workloads } => format!("{name} {}", scales_told(workloads)),
         Action::Approve { policy, .. } => format!("{name} {policy:?}"),
         Action::Discard { schemas, .. } => format!("{name} {}", schemas.join(" ")),

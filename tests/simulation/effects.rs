@@ -6,7 +6,7 @@ use std::time::Duration;
 use backout::{
     api::{
         Kept,
-        operation::{Action, Scale, Step},
+        operation::{Action, Scale, Staged, Step},
     },
     plan::{input::Desired, journal::Outcome},
 };
@@ -57,7 +57,13 @@ impl Simulation {
                 Ok(done())
             }
             Action::Verify { within } => Ok(self.model.verify(step, within.0)),
-            Action::Bake { hold, every, failure_threshold } => Ok(self.model.bake(step, hold.0, every.0, *failure_threshold)),
+            Action::Bake { hold, every, failure_threshold, stage } => {
+                if let Some(Staged { point, shadow }) = stage {
+                    // Whatever becomes of it.
+                    self.database_effect(operation, &Action::Stage { point: point.clone(), shadow: shadow.clone() })?;
+                }
+                Ok(self.model.bake(step, hold.0, every.0, *failure_threshold))
+            }
             Action::Fence { workloads } => {
                 if self.model.workload.asked.replicas > 0 {
                     self.model.workload.served.clone_from(&self.model.server.live.applied);

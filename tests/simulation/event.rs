@@ -10,7 +10,7 @@ pub enum Event {
     /// The branch names the commit so many before the newest.
     Revert(usize),
     EditSpec,
-    /// Of the backup points the newest is kept, and what is younger than so many seconds.
+    /// Of the backup points the newest is kept, and what is younger than so many seconds. And points are staged while a release bakes.
     KeepFor(u64),
     Automatic(bool),
     Methods(Vec<Method>),

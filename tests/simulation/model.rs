@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use backout::{
     api::{
         Content, Kept, Migration, Span,
-        database::Retention,
+        database::{Retention, StagePolicy},
         names,
         operation::Operation,
         release::{ReleaseSpec, RollbackTo},
@@ -225,7 +225,10 @@ impl Model {
             Event::EditSpec => self.edit(|_| {}),
             Event::KeepFor(seconds) => self.edit(|spec| {
                 let retention = Retention { keep_for: Span::seconds(seconds), keep_last: 1 };
-                spec.database.iter_mut().for_each(|database| database.backup.retention = Some(retention.clone()));
+                spec.database.iter_mut().for_each(|database| {
+                    database.backup.retention = Some(retention.clone());
+                    database.backup.stage = StagePolicy::WhileBaking;
+                });
             }),
             Event::Automatic(automatic) => self.edit(|spec| spec.rollback.automatic = automatic),
             Event::Methods(ref methods) => self.edit(|spec| spec.rollback.database.clone_from(methods)),
