@@ -53,11 +53,12 @@ impl Written {
         let Self { cron, time_zone, jitter: _ } = self;
         // Both are checked by themselves: the parser would take a zone as a sixth field of the expression, and the other way round.
         if cron.split_whitespace().count() != 5 {
-            return Err(format!("cron {cron:?} does not have five fields, such as \"0 3 * * *\" for three o'clock every day"));
+            return Err(format!("schedule.cron {cron:?} does not have five fields, such as \"0 3 * * *\" for three o'clock every day"));
         }
-        TimeZone::get(time_zone).map_err(|_| format!("timeZone {time_zone:?} is not the name of a time zone, such as Europe/Berlin"))?;
+        TimeZone::get(time_zone)
+            .map_err(|_| format!("schedule.timeZone {time_zone:?} is not the name of a time zone, such as Europe/Berlin"))?;
         cronexpr::parse_crontab(&format!("{cron} {time_zone}"))
-            .map_err(|error| format!("cron {cron:?} can't be read: {}", error.to_string().replace('\n', " ")))
+            .map_err(|error| format!("schedule.cron {cron:?} can't be read: {}", error.to_string().replace('\n', " ")))
     }
 }
 
@@ -119,8 +120,8 @@ mod tests {
         for (text, said) in [
             (json!({"cron": "0 3 * *"}), "five fields"),
             (json!({"cron": "0 3 * * * UTC"}), "five fields"),
-            (json!({"cron": "0 25 * * *"}), "cron \"0 25 * * *\" can't be read"),
-            (json!({"cron": "0 3 * * *", "timeZone": "Berlin"}), "timeZone \"Berlin\" is not the name"),
+            (json!({"cron": "0 25 * * *"}), "schedule.cron \"0 25 * * *\" can't be read"),
+            (json!({"cron": "0 3 * * *", "timeZone": "Berlin"}), "schedule.timeZone \"Berlin\" is not the name"),
         ] {
             let error = read(text.clone()).expect_err("it is refused");
             assert!(error.contains(said), "{text}: {error}");
