@@ -43,7 +43,7 @@ use crate::{
     observe::{Eyes, GitError, git::Limits},
     plan::{
         self, Decision,
-        input::Seen,
+        input::{PointSeen, Seen, World},
         journal::Outcome,
         pace::{self, Pace},
     },
@@ -369,6 +369,7 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
     }
     let now = now();
     let mut world = context.eyes.observe(&release, now).await;
+    tell_of_points(&world, context);
     let mut decision = plan::decide(&world);
     if decision == Decision::LookAtDatabase {
         world.database = Some(context.eyes.database(&release).await);
@@ -436,6 +437,15 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
             Box::pin(run_step(release, step, desired, context, now)).await
         }
     }
+}
+
+fn tell_of_points(world: &World, context: &Context) {
+    let points = world.own_points();
+    let newest = points.last().and_then(|(_, point)| point.taken_at);
+    let passed =
+        |point: &PointSeen| point.rehearsed.as_ref().filter(|rehearsed| rehearsed.has_passed()).and_then(|rehearsed| rehearsed.took);
+    let restore = points.iter().rev().find_map(|(_, point)| passed(point)).map(|took| took.0);
+    context.metrics.points(&world.namespace, &world.name, newest, restore);
 }
 
 /// Intent before effect: the step runs only once the API server has its Started entry.

@@ -3,13 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use axum::{Router, http::StatusCode, routing::get};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -60,6 +60,8 @@ pub struct Metrics {
     steps: Family<StepLabels, Histogram>,
     operations: Family<OperationLabels, Histogram>,
     ready: Family<ReleaseLabels, Gauge>,
+    newest_point: Family<ReleaseLabels, Gauge>,
+    restore: Family<ReleaseLabels, Gauge<f64, AtomicU64>>,
     webhooks: Family<WebhookLabels, Counter>,
     leader: Gauge,
 }
@@ -81,11 +83,25 @@ impl Default for Metrics {
             operations.clone(),
         );
         registry.register("release_ready", "1 while the Release is Ready", ready.clone());
+        let newest_point = Family::default();
+        registry.register_with_unit(
+            "newest_backup_point_timestamp",
+            "Unix time at which the newest complete backup point was taken",
+            Unit::Seconds,
+            newest_point.clone(),
+        );
+        let restore = Family::default();
+        registry.register_with_unit(
+            "predicted_restore_duration",
+            "How long loading and comparing took at the last rehearsal that passed",
+            Unit::Seconds,
+            restore.clone(),
+        );
         let webhooks = Family::default();
         registry.register("webhooks", "Requests to /webhook by how they were answered", webhooks.clone());
         let leader = Gauge::default();
         registry.register("leader", "1 while this process is the one that works", leader.clone());
-        Self { registry: Arc::new(registry), reconciles, steps, operations, ready, webhooks, leader }
+        Self { registry: Arc::new(registry), reconciles, steps, operations, ready, newest_point, restore, webhooks, leader }
     }
 }
 
@@ -106,6 +122,27 @@ impl Metrics {
         self.ready.get_or_create(&labels(namespace, name)).set(i64::from(ready));
     }
 
+    /// What is known of a Release's backup points; without any there is no series.
+    pub fn points(&self, namespace: &str, name: &str, newest: Option<Timestamp>, restore: Option<Duration>) {
+        let labels = labels(namespace, name);
+        match newest {
+            Some(newest) => {
+                self.newest_point.get_or_create(&labels).set(newest.as_second());
+            }
+            None => {
+                self.newest_point.remove(&labels);
+            }
+        }
+        match restore {
+            Some(restore) => {
+                self.restore.get_or_create(&labels).set(restore.as_secs_f64());
+            }
+            None => {
+                self.restore.remove(&labels);
+            }
+        }
+    }
+
     pub fn webhook(&self, result: &'static str) {
         self.webhooks.get_or_create(&WebhookLabels { result }).inc();
     }
@@ -117,6 +154,7 @@ impl Metrics {
     /// A Release is gone: so is its series.
     pub fn forget(&self, namespace: &str, name: &str) {
         self.ready.remove(&labels(namespace, name));
+        self.points(namespace, name, None, None);
     }
 
     fn render(&self) -> Result<String, std::fmt::Error> {
@@ -168,4 +206,28 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness
         )
         .route("/metrics", get(move || async move { metrics.render().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR) }));
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_backup_points_goes_with_them() {
+        let metrics = Metrics::default();
+        let told =
+            || metrics.render().expect("it can be written").lines().filter(|line| line.contains("shop")).map(str::to_owned).collect();
+        metrics.points("shops", "shop", Timestamp::from_second(1_700_000_000).ok(), Some(Duration::from_millis(2500)));
+        let lines: Vec<String> = told();
+        assert_eq!(
+            lines,
+            [
+                r#"backout_newest_backup_point_timestamp_seconds{namespace="shops",name="shop"} 1700000000"#,
+                r#"backout_predicted_restore_duration_seconds{namespace="shops",name="shop"} 2.5"#,
+            ]
+        );
+        metrics.forget("shops", "shop");
+        let lines: Vec<String> = told();
+        assert_eq!(lines, Vec::<String>::new());
+    }
 }

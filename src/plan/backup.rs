@@ -32,10 +32,8 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Due> {
 /// Why the schedule asks for a point now, and since when.
 fn missed(world: &World, database: &DatabaseSpec) -> Option<(String, Option<Timestamp>)> {
     let schedule = database.backup.schedule.as_ref()?;
-    let place = database.mysql.place();
     // Whatever it was taken for: the schedule says how old the newest one may become.
-    let ours = world.points.values().filter(|point| point.verified && point.database.as_ref() == Some(&place));
-    let Some(newest) = ours.filter_map(|point| point.taken_at).max() else {
+    let Some(newest) = world.own_points().pop().and_then(|(_, point)| point.taken_at) else {
         return Some(("there is no backup point yet".to_owned(), None));
     };
     let due = schedule.next_after(newest, share(&world.uid)).filter(|due| *due <= world.now)?;

@@ -88,9 +88,7 @@ fn rehearse(world: &World) -> Option<Due> {
     if database.backup.rehearse != RehearsePolicy::AfterCapture {
         return None;
     }
-    let place = database.mysql.place();
-    let ours = world.points.iter().filter(|(_, point)| point.verified && point.database.as_ref() == Some(&place));
-    let (name, point) = ours.max_by_key(|(_, point)| point.taken_at)?;
+    let (name, point) = world.own_points().pop()?;
     if point.rehearsed.is_some() {
         return None;
     }

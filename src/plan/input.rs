@@ -66,6 +66,15 @@ impl World {
             .filter(|entry| entry.state == ReleaseState::KnownGood && entry.release < number)
             .max_by_key(|entry| entry.release)
     }
+
+    /// Complete backup points of the database that `spec.database` names, with their names, by the time at which they were taken.
+    pub fn own_points(&self) -> Vec<(&String, &PointSeen)> {
+        let place = self.spec.database.as_ref().map(|database| database.mysql.place());
+        let is_own = |point: &PointSeen| point.verified && place.is_some() && point.database == place;
+        let mut points: Vec<_> = self.points.iter().filter(|(_, point)| is_own(point)).collect();
+        points.sort_by_key(|(_, point)| point.taken_at);
+        points
+    }
 }
 
 /// Where the object is in its life.
