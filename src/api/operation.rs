@@ -464,6 +464,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// A backup that no release waits for.
+    pub const fn is_unbound_backup(&self) -> bool {
+        matches!(self, Self::BackUp { reason: PointReason::Scheduled | PointReason::Manual, .. })
+    }
+
     pub const fn name(&self) -> StepName {
         match self {
             Self::Keep { .. } => StepName::Keep,

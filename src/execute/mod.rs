@@ -156,8 +156,10 @@ impl Hands {
         };
         work.await.unwrap_or_else(|error| match error.class() {
             Class::Transient | Class::Conflict => Outcome::Retry { message: error.to_string() },
-            // Nothing is touched yet, so that nothing has to be taken back: it waits until the cause is mended.
-            Class::Permanent if step.name.only_prepares() => Outcome::Refused { message: error.to_string() },
+            // Nothing is touched yet, so that nothing has to be taken back: it waits until the cause is mended, if anybody waits for it.
+            Class::Permanent if step.name.only_prepares() && !step.action.is_unbound_backup() => {
+                Outcome::Refused { message: error.to_string() }
+            }
             Class::Permanent => Outcome::Failed { message: error.to_string() },
         })
     }

@@ -39,7 +39,7 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
             Decision::Rest { verdict, again: world.spec.retry_interval.0.max(LOOK_AGAIN) }
         };
     }
-    if cancellable(operation, step) && newer_wanted(world, operation) {
+    if cancellable(operation, step) && (newer_wanted(world, operation) || neglects(world, operation)) {
         return Decision::Close(OperationState::Superseded);
     }
     match step.retry_at {
@@ -179,6 +179,13 @@ pub fn heeds_source(status: &ReleaseStatus, life: Life) -> bool {
         (Life::Wanted, None) => true,
         (Life::Wanted, Some(operation)) => step(operation).is_some_and(|step| cancellable(operation, &step)),
     }
+}
+
+/// Housekeeping, which nothing waits for, while what runs is not what should run.
+fn neglects(world: &World, operation: &Operation) -> bool {
+    let keeps_house = matches!(operation.kind, Kind::Cleanup | Kind::Backup | Kind::Rehearse);
+    let differs = |current| matches!(drift::find(world, current), Seen::Known(differences) if !differences.is_empty());
+    keeps_house && world.current().is_some_and(differs)
 }
 
 /// Something else is asked for. Where that can't be begun, what has begun to change things is not left half done for it.

@@ -10,7 +10,6 @@ use jiff::{SignedDuration, Timestamp};
 use super::account;
 use crate::api::{
     Span,
-    backup_point::PointReason,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
     progress::Progress,
     status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
@@ -316,8 +315,8 @@ const FLUSH_LIMIT: Span = Span(Duration::from_secs(60));
 /// server, and gives way to something newer; ending it would quarantine a release that was never tried. Bake has an end of its
 /// own. What another step took is not held against it: a fence after an hour of loading must have its own time.
 fn limit(action: &Action, timeout: Span) -> Option<Span> {
-    if matches!(action, Action::BackUp { reason: PointReason::Scheduled | PointReason::Manual, .. }) {
-        // No release waits for it, and nothing else is looked after meanwhile.
+    if action.is_unbound_backup() {
+        // Nothing else is looked after meanwhile.
         return Some(timeout);
     }
     match action.name() {

@@ -424,6 +424,10 @@ impl Verdict {
             message.push_str(&format!(": {progress}"));
         }
         match (step.name, step.retry_at) {
+            // Nothing waits for it.
+            (name, Some(_)) if operation.kind == Kind::Backup => {
+                Self::new(Ready::Progressing, "ProgressingWithRetry", name.phase(), message)
+            }
             // Behind a fence the application is down: that needs a person, though it is tried again by itself.
             (name, Some(_)) if name.only_prepares() && journal::fence_of(operation).is_some() => {
                 Self::new(Ready::Stalled, "PreflightFailed", name.phase(), message)

@@ -65,6 +65,7 @@ fn points_are_taken_by_schedule_and_on_request() {
         ),
         ("it runs", running(scheduled())),
         ("it runs and something is asked for", running(scheduled()).asks(content(4, &[1, 2]))),
+        ("it runs and somebody changes a workload", running(scheduled()).deployed(1).with(|world| world.status.release = Some(2))),
         ("the last one failed a moment ago", {
             let given = scheduled();
             let failed = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]).failed_at(StepName::BackUp);
@@ -95,6 +96,8 @@ fn points_are_taken_by_schedule_and_on_request() {
     it runs
       Run 0
     it runs and something is asked for
+      Close Superseded
+    it runs and somebody changes a workload
       Close Superseded
     the last one failed a moment ago
       Ready ReconciliationSucceeded
