@@ -386,8 +386,8 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
     };
     let pen = &context.pen;
     let release = match (&revision, &decision) {
-        // A rest writes that down together with its verdict.
-        (_, Decision::Rest { .. }) | (None, _) => release,
+        // What is told writes that down together with its verdict.
+        (_, Decision::Rest { .. } | Decision::Tell { .. }) | (None, _) => release,
         (Some(_), _) => pen.looked(release, now).await?,
     };
     match decision {
@@ -396,6 +396,10 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
         Decision::Rest { verdict, again } => {
             pen.observed(&release, &verdict, revision, now).await?;
             Ok(Action::requeue(again))
+        }
+        Decision::Tell { verdict } => {
+            pen.observed(&release, &verdict, revision, now).await?;
+            Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
         }
         Decision::Reset { token } => {
             pen.reset(&release, token, now).await?;

@@ -26,7 +26,7 @@ use crate::{
     plan::{
         Verdict,
         journal::{self, Look, Outcome},
-        summary,
+        summary::{self, ready_of},
     },
     telemetry::Metrics,
 };
@@ -245,14 +245,16 @@ impl Pen {
         }
         let generation = release.metadata.generation.unwrap_or_default();
         let after = summary::apply(status, verdict, generation, now);
-        self.metrics.ready(&release.namespace().unwrap_or_default(), &release.name_any(), verdict.is_ready());
+        let ready = ready_of(&after).cloned();
+        let is_ready = ready.as_ref().is_some_and(|ready| ready.status == "True");
+        self.metrics.ready(&release.namespace().unwrap_or_default(), &release.name_any(), is_ready);
         if after == before {
             return Ok(release.clone());
         }
         let written = self.put(release, after, now).await?;
-        if ready_reason(&before) != Some(verdict.reason) {
-            let type_ = if verdict.is_ready() { EventType::Normal } else { EventType::Warning };
-            self.tell(&written, Told::new(type_, verdict.reason.to_owned(), verdict.message.clone())).await;
+        if let Some(ready) = ready.filter(|ready| ready_of(&before).is_none_or(|before| before.reason != ready.reason)) {
+            let type_ = if is_ready { EventType::Normal } else { EventType::Warning };
+            self.tell(&written, Told::new(type_, ready.reason, ready.message)).await;
         }
         Ok(written)
     }
@@ -407,10 +409,6 @@ fn requested_at(release: &Release) -> Option<&str> {
 fn is_marked_unreadable(release: &Release) -> bool {
     let conditions = release.status.iter().flat_map(|status| &status.conditions);
     conditions.filter(|condition| condition.reason == "InvalidSpec").any(|condition| condition.type_ == "Stalled")
-}
-
-fn ready_reason(status: &ReleaseStatus) -> Option<&str> {
-    status.conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
 }
 
 fn asks_for_the_first_time(before: &ReleaseStatus) -> bool {

@@ -103,6 +103,11 @@ impl Kind {
             Self::Leave => "Leave",
         }
     }
+
+    /// Housekeeping at rest: nothing waits for it, and what runs is not touched.
+    pub const fn keeps_house(self) -> bool {
+        matches!(self, Self::Cleanup | Self::Backup | Self::Rehearse)
+    }
 }
 
 /// A backup point and the schema that it is loaded into.

@@ -16,12 +16,18 @@ pub fn apply(mut status: ReleaseStatus, verdict: &Verdict, generation: i64, now:
     let mut wanted: Vec<(&str, &str, &str, String)> = Vec::new();
     let ready = match verdict.ready {
         Ready::True => "True",
-        Ready::Progressing => "Unknown",
+        Ready::Progressing | Ready::Beside => "Unknown",
         Ready::Hindered | Ready::Resting | Ready::Stalled => "False",
     };
-    wanted.push(("Ready", ready, verdict.reason, verdict.message.clone()));
+    let as_before = ready_of(&status).filter(|_| verdict.ready == Ready::Beside).cloned();
+    match &as_before {
+        Some(before) => wanted.push(("Ready", &before.status, &before.reason, before.message.clone())),
+        None => wanted.push(("Ready", ready, verdict.reason, verdict.message.clone())),
+    }
     match verdict.ready {
-        Ready::Progressing | Ready::Hindered => wanted.push(("Reconciling", "True", verdict.reason, verdict.message.clone())),
+        Ready::Progressing | Ready::Beside | Ready::Hindered => {
+            wanted.push(("Reconciling", "True", verdict.reason, verdict.message.clone()))
+        }
         Ready::Stalled => wanted.push(("Stalled", "True", verdict.reason, verdict.message.clone())),
         Ready::True | Ready::Resting => {}
     }
@@ -51,6 +57,16 @@ pub fn apply(mut status: ReleaseStatus, verdict: &Verdict, generation: i64, now:
     status.phase = Some(verdict.phase.to_owned());
     status.observed_generation = generation;
     status
+}
+
+/// The condition `Ready`, once anything has been said.
+pub fn ready_of(status: &ReleaseStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// Whether people have been told this.
+pub fn says(status: &ReleaseStatus, verdict: &Verdict) -> bool {
+    ready_of(status).is_some_and(|ready| ready.reason == verdict.reason)
 }
 
 type Row = (&'static str, &'static str, &'static str, String);

@@ -11,7 +11,7 @@ use super::{
     containment, drift,
     input::{DatabaseSeen, Life, Seen, World},
     journal::{self, has_changed_things},
-    report,
+    report, retention,
     target::{self, Pin, asked, pin},
 };
 use crate::api::{
@@ -39,7 +39,7 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
             Decision::Rest { verdict, again: world.spec.retry_interval.0.max(LOOK_AGAIN) }
         };
     }
-    if cancellable(operation, step) && (newer_wanted(world, operation) || neglects(world, operation)) {
+    if cancellable(operation, step) && (newer_wanted(world, operation) || neglects(world, operation) || is_needed(world, &step.action)) {
         return Decision::Close(OperationState::Superseded);
     }
     match step.retry_at {
@@ -183,9 +183,13 @@ pub fn heeds_source(status: &ReleaseStatus, life: Life) -> bool {
 
 /// Housekeeping, which nothing waits for, while what runs is not what should run.
 fn neglects(world: &World, operation: &Operation) -> bool {
-    let keeps_house = matches!(operation.kind, Kind::Cleanup | Kind::Backup | Kind::Rehearse);
     let differs = |current| matches!(drift::find(world, current), Seen::Known(differences) if !differences.is_empty());
-    keeps_house && world.current().is_some_and(differs)
+    operation.kind.keeps_house() && world.current().is_some_and(differs)
+}
+
+/// A backup point that is about to be deleted may have become the last good one since that was decided.
+fn is_needed(world: &World, action: &Action) -> bool {
+    matches!(action, Action::Expire { points } if !retention::still_holds(world, points))
 }
 
 /// Something else is asked for. Where that can't be begun, what has begun to change things is not left half done for it.

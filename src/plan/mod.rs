@@ -44,6 +44,8 @@ pub enum Decision {
     LookAtDatabase,
     /// Nothing to do until something changes, or until `again` has passed.
     Rest { verdict: Verdict, again: Duration },
+    /// Tell people this before something begins that they need not wait for, and decide again.
+    Tell { verdict: Verdict },
     /// Forget failures and quarantine: a person asked for it with this token.
     Reset { token: String },
     /// Record this operation; its steps are all pending.

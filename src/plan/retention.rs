@@ -68,6 +68,14 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     ))
 }
 
+/// Whether these points, as far as they are still there, may be deleted as things are now.
+pub fn still_holds(world: &World, points: &[Expired]) -> bool {
+    let Some(retention) = world.spec.database.as_ref().and_then(|database| database.backup.retention.as_ref()) else { return false };
+    let (outlived, kept) = (outlived(world, retention), kept_by_plan(world));
+    let may_go = |point: &String| !kept.contains(point.as_str()) && outlived.iter().any(|(name, ..)| *name == point);
+    points.iter().all(|expired| !world.points.contains_key(&expired.point) || may_go(&expired.point))
+}
+
 /// Older than `keepFor`, and not among the newest `keepLast` verified ones of their database; the oldest first.
 fn outlived<'a>(world: &'a World, retention: &Retention) -> Vec<(&'a String, &'a PointSeen, Timestamp)> {
     let mut by_database: BTreeMap<&Option<String>, Vec<_>> = BTreeMap::new();

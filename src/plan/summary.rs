@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use super::conditions::apply;
+pub use super::conditions::{apply, ready_of};
 use super::{
     exact,
     input::{Outlook, Unseen, World},
@@ -31,6 +31,8 @@ pub(super) enum Ready {
     True,
     /// At work.
     Progressing,
+    /// At work beside what runs, which is as ready as it was.
+    Beside,
     /// At work, but something is in the way that may pass.
     Hindered,
     /// Not what was asked for, and at rest on purpose.
@@ -44,7 +46,7 @@ impl Verdict {
     pub fn settled(&self) -> bool {
         match self.ready {
             Ready::True | Ready::Resting | Ready::Stalled => true,
-            Ready::Progressing | Ready::Hindered => false,
+            Ready::Progressing | Ready::Beside | Ready::Hindered => false,
         }
     }
 
@@ -409,7 +411,7 @@ impl Verdict {
         let what = doing(operation.kind);
         let Some(step) = step else {
             return Self::new(
-                Ready::Progressing,
+                if operation.kind.keeps_house() { Ready::Beside } else { Ready::Progressing },
                 "Progressing",
                 "Finishing",
                 format!("{what} release {} ({})", operation.to, operation.version),
@@ -424,10 +426,8 @@ impl Verdict {
             message.push_str(&format!(": {progress}"));
         }
         match (step.name, step.retry_at) {
-            // Nothing waits for it.
-            (name, Some(_)) if operation.kind == Kind::Backup => {
-                Self::new(Ready::Progressing, "ProgressingWithRetry", name.phase(), message)
-            }
+            (name, None) if operation.kind.keeps_house() => Self::new(Ready::Beside, "Progressing", name.phase(), message),
+            (name, Some(_)) if operation.kind.keeps_house() => Self::new(Ready::Beside, "ProgressingWithRetry", name.phase(), message),
             // Behind a fence the application is down: that needs a person, though it is tried again by itself.
             (name, Some(_)) if name.only_prepares() && journal::fence_of(operation).is_some() => {
                 Self::new(Ready::Stalled, "PreflightFailed", name.phase(), message)

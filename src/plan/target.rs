@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Verdict, containment, damping, deploy, drift, exact, housekeeping,
+    Decision, Verdict, conditions, containment, damping, deploy, drift, exact, housekeeping,
     input::{Desired, Outlook, Seen, Unseen, World},
     journal,
     rollback::{self, Why},
@@ -190,7 +190,12 @@ fn in_sync(world: &World, verdict: Verdict) -> Decision {
     }
     match drift::find(world, current) {
         Seen::Unknown(unseen) => rest(world, Verdict::unseen(&unseen)),
-        Seen::Known(differences) if differences.is_empty() => housekeeping::due(world, current).unwrap_or_else(|| rest(world, verdict)),
+        Seen::Known(differences) if differences.is_empty() => match housekeeping::due(world, current) {
+            // While it goes on, Ready stays what it is: that is said first.
+            Some(Decision::Begin(_)) if !conditions::says(&world.status, &verdict) => Decision::Tell { verdict },
+            Some(decision) => decision,
+            None => rest(world, verdict),
+        },
         Seen::Known(differences) => match damping::repaired_lately(world, &differences) {
             Some(pause) => pause,
             None => drift::repair(world, current, &differences),

@@ -169,12 +169,14 @@ fn a_backup_point_is_deleted_once_its_time_has_passed_and_nothing_needs_it() {
 #[test]
 fn a_deletion_gives_way_to_something_new_and_says_why_it_was_begun() {
     let given = aged();
-    let backout::plan::Decision::Begin(begun) = backout::plan::decide(&given.0) else { panic!("a point is to be deleted") };
+    let backout::plan::Decision::Begin(begun) = given.decision() else { panic!("a point is to be deleted") };
     assert_eq!(
         begun.plan.steps,
         ["Expire: delete BackupPoint shop-1-predeploy (taken at 2023-11-14T22:13:21Z, 16m39s ago; retention keeps 5m and the newest 1)"]
     );
     let running = given.running(*begun);
     assert_eq!(running.decides(), "Run 0");
-    assert_eq!(running.asks(content(3, &[1, 2])).decides(), "Close Superseded");
+    assert_eq!(running.clone().asks(content(3, &[1, 2])).decides(), "Close Superseded");
+    let alone = running.with(|world| world.points.retain(|name, _| name == "shop-1-predeploy"));
+    assert_eq!(alone.decides(), "Close Superseded", "it has become the last good one since");
 }

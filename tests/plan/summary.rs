@@ -97,6 +97,23 @@ fn ready_is_always_there_and_reconciling_and_stalled_only_while_true() {
 }
 
 #[test]
+fn a_release_stays_as_ready_as_it_is_while_house_is_kept() {
+    let ready = |status: &ReleaseStatus| {
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned().expect("Ready is always there");
+        (ready.status, ready.reason, ready.last_transition_time.0)
+    };
+    let rehearsal = Verdict::progressing(&operation(&Given::two_releases().0, Kind::Rehearse, 2, &[StepName::Rehearse]));
+    for (verdict, said) in [(verdict(&Given::two_releases()), "True"), (Verdict::suspended(), "False")] {
+        let before = apply(ReleaseStatus::default(), &verdict, 1, at(1));
+        let during = apply(before.clone(), &rehearsal, 2, at(2));
+        assert_eq!(ready(&during), (said.to_owned(), verdict.reason.to_owned(), at(1)));
+        assert!(during.conditions.iter().any(|condition| condition.type_ == "Reconciling" && condition.status == "True"));
+        assert_eq!(apply(during, &verdict, 1, at(3)), before, "and nothing is left of it");
+    }
+    assert_eq!(ready(&apply(ReleaseStatus::default(), &rehearsal, 1, at(1))).0, "Unknown", "nothing was said before");
+}
+
+#[test]
 fn an_instant_moves_only_when_a_condition_turns() {
     let ready = |status: &ReleaseStatus| {
         let condition = status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned().expect("Ready is always there");

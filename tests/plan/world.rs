@@ -19,7 +19,7 @@ use backout::{
             AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Life, Outlook, PointSeen, Rollout, Seen, Unseen, WorkloadSeen,
             World,
         },
-        journal,
+        journal, summary,
     },
 };
 use jiff::Timestamp;
@@ -250,8 +250,20 @@ impl Given {
         self
     }
 
+    /// What is decided once people have been told what has to be told first.
+    pub fn decision(&self) -> Decision {
+        match decide(&self.0) {
+            Decision::Tell { verdict } => {
+                let mut world = self.0.clone();
+                world.status = summary::apply(world.status, &verdict, world.generation, world.now);
+                decide(&world)
+            }
+            decision => decision,
+        }
+    }
+
     pub fn decides(&self) -> String {
-        told(&decide(&self.0))
+        told(&self.decision())
     }
 }
 
@@ -386,6 +398,7 @@ pub fn told(decision: &Decision) -> String {
             };
             format!("{word} {}", verdict.reason)
         }
+        Decision::Tell { verdict } => format!("Tell {}", verdict.reason),
         Decision::Reset { token } => format!("Reset {token}"),
         Decision::Run { step } => format!("Run {step}"),
         Decision::Close(end) => format!("Close {end:?}"),

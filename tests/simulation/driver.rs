@@ -230,6 +230,13 @@ impl Simulation {
                 let idle = read.running().is_none();
                 return Ok((again, idle.then_some(Rest::At(verdict))));
             }
+            Decision::Tell { verdict } => {
+                let status = summary::apply(read.status(), &verdict, read.generation, self.model.now);
+                if status == *read.status {
+                    self.broken("it tells what is said already".to_owned())?;
+                }
+                self.put(&read, status)?;
+            }
             Decision::Reset { token } => {
                 self.put(&read, journal::reset(read.status(), token))?;
             }

@@ -11,6 +11,7 @@ pub fn decision(decision: &Decision) -> String {
         Decision::Rest { verdict, again } => {
             format!("rest {again:?}: {} {}", verdict.reason, verdict.message)
         }
+        Decision::Tell { verdict } => format!("tell {}: {}", verdict.reason, verdict.message),
         Decision::Reset { token } => format!("reset {token}"),
         Decision::Begin(operation) => format!("begin {}", self::operation(operation)),
         Decision::Run { step } => format!("run step {step}"),
