@@ -229,6 +229,12 @@ pub(super) async fn tables(session: &mut Session, schema: &str) -> Result<Vec<in
     Ok(tables)
 }
 
+/// Whether nothing but the engine's own is in it.
+pub(super) async fn is_empty(session: &mut Session, schema: &str) -> Result<bool> {
+    let listing = inspect::list(session, schema).await?;
+    Ok(listing.sequences.is_empty() && listing.tables.iter().all(|table| is_ours(&table.name)))
+}
+
 fn is_ours(table: &str) -> bool {
     matches!(table, SIGN | CHUNKS | NOTES)
 }
@@ -240,7 +246,9 @@ pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<(
     }
     let listing = inspect::list(session, schema).await?;
     let signed = has_sign(session, schema).await?;
-    if !listing.unsupported.is_empty() || (!signed && listing.tables.iter().any(|table| !is_ours(&table.name))) {
+    if !listing.unsupported.is_empty()
+        || (!signed && (!listing.sequences.is_empty() || listing.tables.iter().any(|table| !is_ours(&table.name))))
+    {
         let reason = "it holds objects that Backout did not put there; look at it and drop it by hand".to_owned();
         return Err(Error::Schema { schema: schema.to_owned(), reason });
     }
@@ -249,6 +257,9 @@ pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<(
     forget_chunks(session, schema).await?;
     for table in listing.tables.iter().filter(|table| table.name != SIGN) {
         session.run_long("drop a table of the schema", format!("DROP TABLE IF EXISTS {}", qualified(schema, &table.name))).await?;
+    }
+    for name in &listing.sequences {
+        session.run("drop a sequence of the schema", &format!("DROP SEQUENCE IF EXISTS {}", qualified(schema, name))).await?;
     }
     session.run_long("drop the schema", format!("DROP DATABASE IF EXISTS {}", quote(schema))).await.map(drop)
 }

@@ -26,10 +26,11 @@ use super::inspect::{self, Table};
 use super::manifest::{self, Chunk, File, Head, Manifest};
 use super::progress::{Counter, Part};
 use super::rows::{Shape, Writer};
+use super::sequence::Sequence;
 use super::store::{Store, Upload, sweep};
 use super::stored::{self, StoredObject};
 use super::summary::{Summary, read_summary};
-use super::{definition, swap, views};
+use super::{definition, sequence, swap, views};
 
 /// What a backup is called and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,7 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
     }
     let inventory = inspect::look_strictly(database, session).await?;
     let objects = stored::read(session, database.name()).await?;
+    let sequences = sequence::read(session, database.name()).await?;
     if inventory.tables.iter().map(|table| &table.name).ne(&names) {
         return Err(moved_set(&names, &inventory.tables));
     }
@@ -109,11 +111,17 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
     if objects_after != objects {
         return Err(Error::Moved { what: changed(&objects, &objects_after) });
     }
+    // Read again: nothing that the rows of the snapshot hold is given out anew.
+    let sequences_after = sequence::read(session, database.name()).await?;
+    let defined = |all: &[Sequence]| all.iter().map(|sequence| (sequence.name.clone(), sequence.definition.clone())).collect::<Vec<_>>();
+    if defined(&sequences_after) != defined(&sequences) {
+        return Err(Error::Moved { what: "a sequence".to_owned() });
+    }
     let tables = gathered(&inventory.tables, pieces);
 
     // Sorts before the tables' files, so that one `zstd -dc *.sql.zst` restores everything in order.
     let definitions: String = tables.iter().map(|table| format!("{};\n", table.definition)).collect();
-    let schema = write(store, prefix, "0000-schema", &format!("{SESSION};\n{definitions}")).await?;
+    let schema = write(store, prefix, "0000-schema", &format!("{SESSION};\n{}{definitions}", sequence::script(&sequences_after))).await?;
     // And this one after them: triggers must not fire for rows that are restored.
     let stored = match objects.as_slice() {
         [] => None,
@@ -139,6 +147,7 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
             migrations: Some(migrations),
         },
         schema,
+        sequences: sequences_after,
         tables,
         stored,
         objects,

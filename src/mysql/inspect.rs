@@ -102,7 +102,6 @@ pub struct Unsupported {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    Sequence,
     /// Its history would be lost.
     SystemVersionedTable,
     /// Not InnoDB: not part of a consistent snapshot.
@@ -120,7 +119,6 @@ pub enum Kind {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Sequence => "sequence",
             Kind::SystemVersionedTable => "system-versioned table",
             Kind::ForeignEngine => "table of another engine than InnoDB",
             Kind::ForeignKeyAcrossSchemas => "foreign key across schemas",
@@ -206,13 +204,14 @@ pub(super) async fn packet_limit(session: &mut Session) -> Result<u64> {
 pub(super) struct Listing {
     pub tables: Vec<Table>,
     /// By name only.
+    pub sequences: Vec<String>,
     pub views: Vec<String>,
     pub unsupported: Vec<Unsupported>,
 }
 
 pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing> {
     let schema = literal(schema);
-    let mut listing = Listing { tables: Vec::new(), views: Vec::new(), unsupported: Vec::new() };
+    let mut listing = Listing { tables: Vec::new(), sequences: Vec::new(), views: Vec::new(), unsupported: Vec::new() };
     let rows = session
         .rows(
             "list the tables",
@@ -229,7 +228,10 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
             "BASE TABLE" if engine == "InnoDB" => None,
             "BASE TABLE" => Some(Kind::ForeignEngine),
             "SYSTEM VERSIONED" => Some(Kind::SystemVersionedTable),
-            "SEQUENCE" => Some(Kind::Sequence),
+            "SEQUENCE" => {
+                listing.sequences.push(name);
+                continue;
+            }
             _ => {
                 listing.views.push(name);
                 continue;
@@ -256,6 +258,7 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
     }
     // Not by the server's collation: every listing of the same tables must be in the same order.
     listing.tables.sort_by(|a, b| a.name.cmp(&b.name));
+    listing.sequences.sort();
     columns(session, &schema, &mut listing).await?;
     keys(session, &schema, &mut listing).await?;
     Ok(listing)

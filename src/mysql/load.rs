@@ -15,7 +15,7 @@ use super::ident::quote;
 use super::manifest::{self, Chunk, Head, Manifest};
 use super::progress::{Counter, Part};
 use super::store::{Store, Unpacked};
-use super::{checksum, definition, files, grants, inspect, lock, recreate};
+use super::{checksum, definition, files, grants, inspect, lock, recreate, sequence};
 
 /// What stands in the shadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,7 @@ async fn compare(
     manifest: &Manifest,
     counter: Counter,
 ) -> Result<Vec<Session>> {
+    sequence::compare(session, &work.shadow, &manifest.sequences).await?;
     let tables = definitions(session, &work.shadow, manifest).await?.into_iter().map(Arc::new);
     let of_table = |(table, expected): (Arc<inspect::Table>, &manifest::Table)| {
         expected.chunks.iter().map(|chunk| (Arc::clone(&table), chunk.clone())).collect::<Vec<_>>()
@@ -134,11 +135,12 @@ fn sign(shadow: &str, Manifest { head: Head { point, digest, .. }, .. }: &Manife
 /// The schema with its sign and its empty tables.
 async fn create(session: &mut Session, shadow: &str, manifest: &Manifest) -> Result<()> {
     let schema = quote(shadow);
-    let Manifest { head: Head { charset, collation, .. }, tables, .. } = manifest;
+    let Manifest { head: Head { charset, collation, .. }, sequences, tables, .. } = manifest;
     let sql = format!("CREATE DATABASE {schema} CHARACTER SET {} COLLATE {}", quote(charset), quote(collation));
     session.run("create the shadow schema", &sql).await?;
     beside::write_sign(session, &sign(shadow, manifest, Standing::Loading)).await?;
     session.run("enter the shadow schema", &format!("USE {schema}")).await?;
+    sequence::create(session, sequences).await?;
     for table in tables {
         session.run_long(&format!("create table {}", table.name), table.definition.clone()).await?;
     }

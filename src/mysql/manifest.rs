@@ -11,14 +11,15 @@ use sha2::{Digest, Sha256};
 use super::checksum::TableSum;
 use super::chunk::Range;
 use super::error::{Error, Result};
+use super::sequence::Sequence;
 use super::store::{self, Store};
 use super::stored::StoredObject;
 use super::summary::{self, Summary};
 use super::views::Agreement;
 
 /// Raised when an older engine could not load the files any more.
-const FORMAT: u32 = 3;
-/// The oldest that this engine reads: it has no stored objects, since a schema with any was refused.
+const FORMAT: u32 = 4;
+/// The oldest that this engine reads. Up to it there are no stored objects and up to 3 no sequences, since a schema with any was refused.
 const OLDEST: u32 = 2;
 pub(super) const FILE: &str = "manifest.json";
 /// The field that is left out of its own digest.
@@ -61,6 +62,9 @@ pub struct Manifest {
     pub head: Head,
     /// The file with all definitions.
     pub schema: File,
+    /// By name.
+    #[serde(default)]
+    pub sequences: Vec<Sequence>,
     /// By name.
     pub tables: Vec<Table>,
     /// The file that makes the stored objects, for those who restore by hand; `None` if there are none.

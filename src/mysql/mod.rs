@@ -24,7 +24,7 @@
 //! `docs/backup-format.md` describes the files of a backup and how to restore one without this engine.
 //!
 //! # Limits
-//! Sequences, system-versioned tables, tables of other engines and foreign keys across schemas are refused by name
+//! System-versioned tables, tables of other engines and foreign keys across schemas are refused by name
 //! ([`Inventory::unsupported`]).
 
 mod beside;
@@ -59,6 +59,7 @@ mod rows_taken;
 mod script;
 mod script_loss;
 mod sealing;
+mod sequence;
 mod store;
 mod stored;
 mod summary;
@@ -88,6 +89,7 @@ pub use query::{Answer, query};
 pub use rehearse::{Rehearsal, rehearse};
 pub use script_loss::{ScriptLoss, script_loss};
 pub use sealing::{KeyError, Sealing};
+pub use sequence::{Reached, Sequence};
 pub use store::{Store, ask_store, forget};
 pub use stored::{On, StoredKind, StoredObject};
 pub use summary::{Encryption, Summary, read_summary};

@@ -22,6 +22,12 @@ use super::{definition, recreate};
 /// How long a table of the shadow may be in use: nobody has business there but the server's own purge and statistics threads, which let go soon.
 const BRIEFLY: Duration = Duration::from_secs(10);
 
+/// What moves in a cut-over, of one of the two schemas.
+pub(super) struct Set {
+    pub tables: Vec<Table>,
+    pub sequences: Vec<String>,
+}
+
 /// What a cut-over has under passing names, and whose cut-over it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Passing {
@@ -146,7 +152,7 @@ impl Passing {
     }
 
     /// The moves of the one rename.
-    pub fn moves(&self, database: &str, live: &[Table], shadow: &str, replacement: &[Table]) -> Vec<String> {
+    pub fn moves(&self, database: &str, live: &Set, shadow: &str, replacement: &Set) -> Vec<String> {
         let passing =
             |passages: &[Passage], name: &str| passages.iter().find(|known| known.name == name).map(|known| known.passing.clone());
         let pair = |from: String, to: String| format!("{from} TO {to}");
@@ -154,11 +160,17 @@ impl Passing {
         for Passage { name, passing } in &self.views {
             moves.push(pair(qualified(database, name), qualified(database, passing)));
         }
-        for Table { name, .. } in live {
+        for name in &live.sequences {
+            moves.push(pair(qualified(database, name), qualified(&self.aside, name)));
+        }
+        for Table { name, .. } in &live.tables {
             let to = passing(&self.leaving, name).map_or_else(|| qualified(&self.aside, name), |passing| qualified(database, &passing));
             moves.push(pair(qualified(database, name), to));
         }
-        for Table { name, .. } in replacement {
+        for name in &replacement.sequences {
+            moves.push(pair(qualified(shadow, name), qualified(database, name)));
+        }
+        for Table { name, .. } in &replacement.tables {
             moves.push(pair(self.place(database, shadow, name), qualified(database, name)));
         }
         moves

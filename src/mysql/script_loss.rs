@@ -172,11 +172,10 @@ impl<'a> Measure<'a> {
         if let Some(table) = exact.or_else(|| tables.iter().find(|table| table.name.to_lowercase() == name.table.to_lowercase())) {
             return Found::Table(table.clone());
         }
-        let odd = |object: &&Unsupported| {
-            matches!(object.kind, Kind::ForeignEngine | Kind::SystemVersionedTable | Kind::Sequence) && object.name == name.table
-        };
-        let is_view = self.listing.views.contains(&name.table);
-        if is_view || self.listing.unsupported.iter().any(|object| odd(&object)) { Found::Elsewhere } else { Found::Nothing }
+        let odd =
+            |object: &&Unsupported| matches!(object.kind, Kind::ForeignEngine | Kind::SystemVersionedTable) && object.name == name.table;
+        let is_other = self.listing.views.contains(&name.table) || self.listing.sequences.contains(&name.table);
+        if is_other || self.listing.unsupported.iter().any(|object| odd(&object)) { Found::Elsewhere } else { Found::Nothing }
     }
 
     async fn count(&mut self, table: &Table, what: &str, condition: Option<&str>) -> Result<u64> {

@@ -17,7 +17,8 @@ use super::error::{Error, Result};
 use super::ident::{qualified, quote};
 use super::inspect::{self, Table};
 use super::owner::{self, Owner};
-use super::passing::{self, Passing};
+use super::passing::{self, Passing, Set};
+use super::sequence::{self, Ahead};
 use super::stored::{self, StoredObject};
 use super::unblocked::{LOCK_WAIT, RETRY_EVERY, WAIT_AGAIN, blockers};
 use super::{grants, recreate};
@@ -74,9 +75,11 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
         if let Some(owner) = &swap.owner {
             owner::claim(&mut session, database, owner).await?;
         }
-        let Prepared { replacement, wanted, passing } = prepare(&mut session, database, swap, &inventory.tables).await?;
+        let sequences = inspect::list(&mut session, database.name()).await?.sequences;
+        let live = Set { tables: inventory.tables, sequences };
+        let Prepared { replacement, wanted, passing } = prepare(&mut session, database, swap, &live.tables).await?;
         let renamed = match passing.arrive(&mut session, database.name(), &swap.shadow, &wanted).await {
-            Ok(()) => rename(&mut session, database, swap, &inventory.tables, &replacement, &passing).await,
+            Ok(()) => rename(&mut session, database, swap, &live, &replacement, &passing).await,
             Err(error) => Err(error),
         };
         match renamed {
@@ -113,7 +116,7 @@ pub(super) async fn settle(session: &mut Session, database: &Database) -> Result
 
 /// What is to be renamed.
 struct Prepared {
-    replacement: Vec<Table>,
+    replacement: Set,
     /// The stored objects that belong to it.
     wanted: Vec<StoredObject>,
     passing: Passing,
@@ -140,7 +143,7 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
         let reason = format!("{stranger} is in it, which Backout did not put there; drop it");
         return refuse(&swap.shadow, reason);
     }
-    if !beside::tables(session, &swap.aside).await?.is_empty() {
+    if !beside::is_empty(session, &swap.aside).await? {
         return refuse(&swap.aside, "it holds tables: choose another name".to_owned());
     }
     let current = stored::read(session, database.name()).await?;
@@ -159,6 +162,7 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
     grants::suffice(session, database, &wanted).await?;
     let at = |table: &str| qualified(&swap.shadow, table);
     raise_counters(session, live, &replacement, at, Headroom::Leave).await?;
+    sequence::advance(session, database.name(), &swap.shadow, Ahead::WithHeadroom).await?;
     let passing = passing::plan(
         session,
         (database.name(), live, &current),
@@ -166,6 +170,7 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
         (&swap.marker.operation, &swap.aside),
     )
     .await?;
+    let replacement = Set { tables: replacement, sequences: inspect::list(session, &swap.shadow).await?.sequences };
     Ok(Prepared { replacement, wanted, passing })
 }
 
@@ -184,8 +189,8 @@ async fn rename(
     session: &mut Session,
     database: &Database,
     swap: &Swap,
-    live: &[Table],
-    replacement: &[Table],
+    live: &Set,
+    replacement: &Set,
     passing: &Passing,
 ) -> Result<Swapped> {
     let sql = format!("RENAME TABLE {}", passing.moves(database.name(), live, &swap.shadow, replacement).join(", "));
@@ -195,7 +200,7 @@ async fn rename(
     loop {
         attempts += 1;
         match session.run("cut over", &sql).await {
-            Ok(_) => return Ok(Swapped { tables: replacement.len(), attempts, took: begun.elapsed() }),
+            Ok(_) => return Ok(Swapped { tables: replacement.tables.len(), attempts, took: begun.elapsed() }),
             Err(error) if error.code() == Some(LOCK_WAIT) => {
                 if begun.elapsed() >= swap.deadline {
                     let blockers = blockers(session, database.name()).await;
@@ -210,7 +215,8 @@ async fn rename(
             // Meanwhile rows may have used up the headroom.
             let live = beside::tables(session, database.name()).await?;
             let at = |table: &str| passing.place(database.name(), &swap.shadow, table);
-            raise_counters(session, &live, replacement, at, Headroom::Leave).await?;
+            raise_counters(session, &live, &replacement.tables, at, Headroom::Leave).await?;
+            sequence::advance(session, database.name(), &swap.shadow, Ahead::WithHeadroom).await?;
         }
     }
 }
@@ -227,12 +233,13 @@ async fn finish(session: &mut Session, database: &Database, shadow: &str, aside:
     let replaced = beside::tables(session, aside).await?;
     let live = beside::tables(session, database.name()).await?;
     raise_counters(session, &replaced, &live, |table| qualified(database.name(), table), Headroom::None).await?;
+    sequence::advance(session, aside, database.name(), Ahead::Exactly).await?;
     if beside::exists(session, aside).await? {
         let sign = Beside { schema: aside.to_owned(), state: Standing::Aside, point: aside.to_owned(), digest: String::new() };
         beside::write_sign(session, &sign).await?;
     }
     // Refused if anything but the engine's own is left in it.
-    if beside::tables(session, shadow).await?.is_empty() {
+    if beside::is_empty(session, shadow).await? {
         beside::drop_schema(session, shadow).await?;
     }
     Ok(())

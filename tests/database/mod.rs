@@ -18,6 +18,7 @@ mod proxy;
 mod roundtrip;
 mod script_loss;
 mod sealed;
+mod sequences;
 mod stored;
 mod swapping;
 mod undo;
