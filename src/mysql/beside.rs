@@ -222,17 +222,28 @@ pub(super) async fn exists(session: &mut Session, schema: &str) -> Result<bool> 
     Ok(session.row("look for the schema", &sql).await?.is_some())
 }
 
-/// The schema's tables without the sign.
-pub(super) async fn tables(session: &mut Session, schema: &str) -> Result<Vec<inspect::Table>> {
-    let mut tables = inspect::list(session, schema).await?.tables;
-    tables.retain(|table| !is_ours(&table.name));
-    Ok(tables)
+/// What of a schema moves in a cut-over.
+pub(super) struct Set {
+    pub tables: Vec<inspect::Table>,
+    pub sequences: Vec<String>,
 }
 
-/// Whether nothing but the engine's own is in it.
-pub(super) async fn is_empty(session: &mut Session, schema: &str) -> Result<bool> {
-    let listing = inspect::list(session, schema).await?;
-    Ok(listing.sequences.is_empty() && listing.tables.iter().all(|table| is_ours(&table.name)))
+impl Set {
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.sequences.is_empty()
+    }
+}
+
+/// The schema's tables and sequences, without the sign.
+pub(super) async fn set(session: &mut Session, schema: &str) -> Result<Set> {
+    let inspect::Listing { mut tables, sequences, .. } = inspect::list(session, schema).await?;
+    tables.retain(|table| !is_ours(&table.name));
+    Ok(Set { tables, sequences })
+}
+
+/// The schema's tables without the sign.
+pub(super) async fn tables(session: &mut Session, schema: &str) -> Result<Vec<inspect::Table>> {
+    Ok(set(session, schema).await?.tables)
 }
 
 fn is_ours(table: &str) -> bool {

@@ -26,7 +26,6 @@ use super::inspect::{self, Table};
 use super::manifest::{self, Chunk, File, Head, Manifest};
 use super::progress::{Counter, Part};
 use super::rows::{Shape, Writer};
-use super::sequence::Sequence;
 use super::store::{Store, Upload, sweep};
 use super::stored::{self, StoredObject};
 use super::summary::{Summary, read_summary};
@@ -80,7 +79,7 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
     }
     let inventory = inspect::look_strictly(database, session).await?;
     let objects = stored::read(session, database.name()).await?;
-    let sequences = sequence::read(session, database.name()).await?;
+    let sequences = sequence::read(session, database.name(), &inventory.sequences).await?;
     if inventory.tables.iter().map(|table| &table.name).ne(&names) {
         return Err(moved_set(&names, &inventory.tables));
     }
@@ -103,19 +102,18 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
     let read = crew::share(views.sessions, jobs, move |session, job, jobs| Arc::clone(&work).range(session, job, jobs));
     let (sessions, pieces) = crew::beside(session, read).await?;
     crew::dismiss(sessions).await;
-    let after = inspect::list(session, database.name()).await?.tables;
-    if after.iter().map(|table| &table.name).ne(&names) {
-        return Err(moved_set(&names, &after));
+    let after = inspect::list(session, database.name()).await?;
+    if after.tables.iter().map(|table| &table.name).ne(&names) {
+        return Err(moved_set(&names, &after.tables));
     }
     let objects_after = stored::read(session, database.name()).await?;
     if objects_after != objects {
         return Err(Error::Moved { what: changed(&objects, &objects_after) });
     }
     // Read again: nothing that the rows of the snapshot hold is given out anew.
-    let sequences_after = sequence::read(session, database.name()).await?;
-    let defined = |all: &[Sequence]| all.iter().map(|sequence| (sequence.name.clone(), sequence.definition.clone())).collect::<Vec<_>>();
-    if defined(&sequences_after) != defined(&sequences) {
-        return Err(Error::Moved { what: "a sequence".to_owned() });
+    let sequences_after = sequence::read(session, database.name(), &after.sequences).await?;
+    if let Some(name) = sequence::changed(&sequences, &sequences_after) {
+        return Err(Error::Moved { what: format!("sequence {name}") });
     }
     let tables = gathered(&inventory.tables, pieces);
 

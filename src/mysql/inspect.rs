@@ -33,6 +33,8 @@ pub struct Inventory {
     pub beside: Vec<Beside>,
     /// What a backup can't carry yet. While this is not empty, [`super::capture()`] and [`super::swap()`] refuse.
     pub unsupported: Vec<Unsupported>,
+    /// By name.
+    pub sequences: Vec<String>,
     /// Statements that give the user what it lacks.
     pub missing_grants: Vec<String>,
     /// Prepared XA transactions of the whole server (their schema can't be told): each blocks a cut-over that moves a table it touched.
@@ -165,6 +167,7 @@ pub(super) async fn look(database: &Database, session: &mut Session) -> Result<I
         server_version,
         max_allowed_packet: packet_limit(session).await?,
         tables: listing.tables,
+        sequences: listing.sequences,
         migrations,
         marker,
         owner: owner::recorded(session, database.name()).await?,
@@ -203,7 +206,7 @@ pub(super) async fn packet_limit(session: &mut Session) -> Result<u64> {
 /// The tables of a schema, and those it can't back up.
 pub(super) struct Listing {
     pub tables: Vec<Table>,
-    /// By name only.
+    /// By name only, as are views.
     pub sequences: Vec<String>,
     pub views: Vec<String>,
     pub unsupported: Vec<Unsupported>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use object_store::path::Path;
 
-use super::beside::{self, Beside, Note, Standing};
+use super::beside::{self, Beside, Note, Set, Standing};
 use super::crew;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
@@ -97,8 +97,9 @@ async fn compare(
     manifest: &Manifest,
     counter: Counter,
 ) -> Result<Vec<Session>> {
-    sequence::compare(session, &work.shadow, &manifest.sequences).await?;
-    let tables = definitions(session, &work.shadow, manifest).await?.into_iter().map(Arc::new);
+    let Set { tables, sequences } = beside::set(session, &work.shadow).await?;
+    sequence::compare(session, &work.shadow, &sequences, &manifest.sequences).await?;
+    let tables = definitions(session, &work.shadow, tables, manifest).await?.into_iter().map(Arc::new);
     let of_table = |(table, expected): (Arc<inspect::Table>, &manifest::Table)| {
         expected.chunks.iter().map(|chunk| (Arc::clone(&table), chunk.clone())).collect::<Vec<_>>()
     };
@@ -148,8 +149,12 @@ async fn create(session: &mut Session, shadow: &str, manifest: &Manifest) -> Res
 }
 
 /// The shadow's tables in the manifest's order, whose definitions are those of the manifest.
-async fn definitions(session: &mut Session, shadow: &str, manifest: &Manifest) -> Result<Vec<inspect::Table>> {
-    let mut found = beside::tables(session, shadow).await?;
+async fn definitions(
+    session: &mut Session,
+    shadow: &str,
+    mut found: Vec<inspect::Table>,
+    manifest: &Manifest,
+) -> Result<Vec<inspect::Table>> {
     for table in &found {
         if manifest.tables.iter().all(|expected| expected.name != table.name) {
             return Err(mismatch(shadow, &table.name, "the backup has no such table".to_owned()));

@@ -34,6 +34,7 @@ mod carry;
 mod checksum;
 mod chunk;
 mod clauses;
+mod counters;
 mod crew;
 mod definition;
 mod destruction;

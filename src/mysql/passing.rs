@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::beside::{self, Note};
+use super::beside::{self, Note, Set};
 use super::endpoint::Session;
 use super::error::Result;
 use super::ident::{literal, qualified, quote};
@@ -21,12 +21,6 @@ use super::{definition, recreate};
 
 /// How long a table of the shadow may be in use: nobody has business there but the server's own purge and statistics threads, which let go soon.
 const BRIEFLY: Duration = Duration::from_secs(10);
-
-/// What moves in a cut-over, of one of the two schemas.
-pub(super) struct Set {
-    pub tables: Vec<Table>,
-    pub sequences: Vec<String>,
-}
 
 /// What a cut-over has under passing names, and whose cut-over it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,10 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::Session;
 use super::error::{Error, Result};
 use super::ident::{qualified, quote};
-use super::inspect;
-
-/// Values left free, in steps, where more may be given out before the rename, as far as the sequence has room for them.
-const HEADROOM: i64 = 1000;
 
 /// A sequence of a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,47 +47,45 @@ impl Reached {
         format!("DO SETVAL({place}, {value}, {used}, {cycles})")
     }
 
-    /// So much further that what is given out meanwhile does not collide. Where there is not plenty of room, there is no such margin.
-    fn with_headroom(&self) -> Self {
-        let step = if self.increment == 0 { 1 } else { self.increment };
-        let ahead = |steps: i64| steps.checked_mul(step).and_then(|way| self.next.checked_add(way));
-        let has_plenty = ahead(HEADROOM * HEADROOM).is_some_and(|far| (self.minimum..=self.maximum).contains(&far));
-        let further = ahead(HEADROOM).unwrap_or(self.next);
-        Self { next: if has_plenty { further } else { self.next }, ..self.clone() }
-    }
-
     /// Whether it has given out all that `other` has.
-    fn is_as_far_as(&self, other: &Self) -> bool {
+    pub(super) fn is_as_far_as(&self, other: &Self) -> bool {
         let further = if self.increment < 0 { self.next <= other.next } else { self.next >= other.next };
         self.cycles > other.cycles || (self.cycles == other.cycles && further)
     }
 }
 
-/// The sequences of a schema with where they have come to, by name.
-pub(super) async fn read(session: &mut Session, schema: &str) -> Result<Vec<Sequence>> {
+/// Sequences of a schema with where they have come to.
+pub(super) async fn read(session: &mut Session, schema: &str, names: &[String]) -> Result<Vec<Sequence>> {
     let mut found = Vec::new();
-    for name in inspect::list(session, schema).await?.sequences {
-        found.push(Sequence {
-            definition: definition(session, schema, &name).await?,
-            reached: reached(session, schema, &name).await?,
-            name,
-        });
+    for name in names {
+        let place = qualified(schema, name);
+        let (definition, reached) = (definition(session, name, &place).await?, reached(session, &place).await?);
+        found.push(Sequence { name: name.clone(), definition, reached });
     }
     Ok(found)
 }
 
-async fn definition(session: &mut Session, schema: &str, name: &str) -> Result<String> {
+/// The first one that is not defined as it was.
+pub(super) fn changed(before: &[Sequence], after: &[Sequence]) -> Option<String> {
+    let other = |these: &[Sequence], those: &[Sequence]| {
+        let is_there = |this: &&Sequence| those.iter().any(|that| (&that.name, &that.definition) == (&this.name, &this.definition));
+        these.iter().find(|this| !is_there(this)).map(|this| this.name.clone())
+    };
+    other(before, after).or_else(|| other(after, before))
+}
+
+async fn definition(session: &mut Session, name: &str, place: &str) -> Result<String> {
     let doing = format!("read the definition of sequence {name}");
-    match session.row(&doing, &format!("SHOW CREATE SEQUENCE {}", qualified(schema, name))).await? {
+    match session.row(&doing, &format!("SHOW CREATE SEQUENCE {place}")).await? {
         Some(row) => row.string(1),
         None => Err(Error::Unreadable { doing, reason: "no row".to_owned() }),
     }
 }
 
-async fn reached(session: &mut Session, schema: &str, name: &str) -> Result<Reached> {
-    let doing = format!("read where sequence {name} has come to");
-    let sql =
-        format!("SELECT next_not_cached_value, cycle_count, minimum_value, maximum_value, increment FROM {}", qualified(schema, name));
+/// Where the one at `place`, a qualified name, has come to.
+pub(super) async fn reached(session: &mut Session, place: &str) -> Result<Reached> {
+    let doing = format!("read where sequence {place} has come to");
+    let sql = format!("SELECT next_not_cached_value, cycle_count, minimum_value, maximum_value, increment FROM {place}");
     let Some(row) = session.row(&doing, &sql).await? else {
         return Err(Error::Unreadable { doing, reason: "no row".to_owned() });
     };
@@ -117,13 +111,13 @@ pub(super) async fn create(session: &mut Session, sequences: &[Sequence]) -> Res
     Ok(())
 }
 
-/// Whether a schema has these sequences and no others, each as far as it is to be.
-pub(super) async fn compare(session: &mut Session, schema: &str, expected: &[Sequence]) -> Result<()> {
+/// Whether a schema, which has those of these names, has the sequences that are expected and no others, each as far as it is to be.
+pub(super) async fn compare(session: &mut Session, schema: &str, names: &[String], expected: &[Sequence]) -> Result<()> {
     let mismatch = |name: &str, reason: &str| {
         let (schema, table) = (schema.to_owned(), format!("sequence {name}"));
         Err(Error::Mismatch { schema, table, reason: reason.to_owned() })
     };
-    let found = read(session, schema).await?;
+    let found = read(session, schema, names).await?;
     for sequence in &found {
         if expected.iter().all(|known| known.name != sequence.name) {
             return mismatch(&sequence.name, "the backup has no such sequence");
@@ -140,32 +134,6 @@ pub(super) async fn compare(session: &mut Session, schema: &str, expected: &[Seq
             }
             Some(_) => {}
         }
-    }
-    Ok(())
-}
-
-/// How far ahead of what stands in `from` the sequences of the other schema are taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ahead {
-    /// Values are still given out in `from`.
-    WithHeadroom,
-    /// None are any more.
-    Exactly,
-}
-
-/// Takes the sequences of `to` as far as those of the same names in `from`, so that no value is given out twice.
-pub(super) async fn advance(session: &mut Session, from: &str, to: &str, ahead: Ahead) -> Result<()> {
-    let (sources, twins) = (inspect::list(session, from).await?.sequences, inspect::list(session, to).await?.sequences);
-    for name in sources.iter().filter(|name| twins.contains(name)) {
-        let (given, mut twin) = (reached(session, from, name).await?, reached(session, to, name).await?);
-        let given = if ahead == Ahead::WithHeadroom { given.with_headroom() } else { given };
-        // One that counts the other way has nothing in common with it.
-        if (given.increment < 0) != (twin.increment < 0) || twin.is_as_far_as(&given) {
-            continue;
-        }
-        // Within its own bounds.
-        (twin.next, twin.cycles) = (given.next, given.cycles);
-        session.run(&format!("set sequence {name}"), &twin.statement(&qualified(to, name))).await?;
     }
     Ok(())
 }
@@ -195,12 +163,5 @@ mod tests {
         assert!(at(6, 1, 0).is_as_far_as(&at(5, 1, 0)));
         assert!(!at(6, -1, 0).is_as_far_as(&at(5, -1, 0)));
         assert!(at(1, 1, 1).is_as_far_as(&at(5, 1, 0)), "it began anew since");
-    }
-
-    #[test]
-    fn headroom_is_left_only_where_there_is_plenty() {
-        assert_eq!(at(5, 1, 0).with_headroom().next, 1005);
-        assert_eq!(at(5, -1, 0).with_headroom().next, 5);
-        assert_eq!(at(9_500_000, 1, 0).with_headroom().next, 9_500_000);
     }
 }

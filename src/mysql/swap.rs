@@ -10,15 +10,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::beside::{self, Beside, Note, Standing};
+use super::beside::{self, Beside, Note, Set, Standing};
 use super::bookkeeping::{self, Marker};
+use super::counters::{self, Headroom};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{qualified, quote};
-use super::inspect::{self, Table};
+use super::inspect;
 use super::owner::{self, Owner};
-use super::passing::{self, Passing, Set};
-use super::sequence::{self, Ahead};
+use super::passing::{self, Passing};
 use super::stored::{self, StoredObject};
 use super::unblocked::{LOCK_WAIT, RETRY_EVERY, WAIT_AGAIN, blockers};
 use super::{grants, recreate};
@@ -28,9 +28,6 @@ const RAISE_EVERY: u32 = 50;
 /// How long what comes after the rename keeps trying while tables are in use; then it is tried again later, and until then passing names
 /// are all that is to be seen of it.
 const SETTLING: Duration = Duration::from_secs(30);
-/// Ids left free above the live counter. Rows are still inserted between reading the counter and the rename, and their ids must not be
-/// given out again. Narrow columns get none: they could run out.
-const COUNTER_HEADROOM: u64 = 1000;
 
 /// A cut-over.
 #[derive(Clone, Debug)]
@@ -75,9 +72,8 @@ pub async fn swap(database: &Database, swap: &Swap) -> Result<Swapped> {
         if let Some(owner) = &swap.owner {
             owner::claim(&mut session, database, owner).await?;
         }
-        let sequences = inspect::list(&mut session, database.name()).await?.sequences;
-        let live = Set { tables: inventory.tables, sequences };
-        let Prepared { replacement, wanted, passing } = prepare(&mut session, database, swap, &live.tables).await?;
+        let live = Set { tables: inventory.tables, sequences: inventory.sequences };
+        let Prepared { replacement, wanted, passing } = prepare(&mut session, database, swap, &live).await?;
         let renamed = match passing.arrive(&mut session, database.name(), &swap.shadow, &wanted).await {
             Ok(()) => rename(&mut session, database, swap, &live, &replacement, &passing).await,
             Err(error) => Err(error),
@@ -123,7 +119,7 @@ struct Prepared {
 }
 
 /// Everything that can be done before the tables move.
-async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: &[Table]) -> Result<Prepared> {
+async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: &Set) -> Result<Prepared> {
     let refuse = |schema: &str, reason: String| Err(Error::Schema { schema: schema.to_owned(), reason });
     match beside::sign(session, &swap.shadow).await? {
         Some(Beside { state: Standing::Complete | Standing::Aside, point, .. }) if point == swap.marker.point => {}
@@ -143,7 +139,7 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
         let reason = format!("{stranger} is in it, which Backout did not put there; drop it");
         return refuse(&swap.shadow, reason);
     }
-    if !beside::is_empty(session, &swap.aside).await? {
+    if !beside::set(session, &swap.aside).await?.is_empty() {
         return refuse(&swap.aside, "it holds tables: choose another name".to_owned());
     }
     let current = stored::read(session, database.name()).await?;
@@ -157,25 +153,23 @@ async fn prepare(session: &mut Session, database: &Database, swap: &Swap, live: 
         None => owner::recorded(session, database.name()).await?,
     };
     owner::put(session, &swap.shadow, owner.as_ref()).await?;
-    let replacement = beside::tables(session, &swap.shadow).await?;
-    let wanted = wanted(session, &swap.shadow, &replacement, &current).await?;
+    let replacement = beside::set(session, &swap.shadow).await?;
+    let wanted = wanted(session, &swap.shadow, &replacement.tables, &current).await?;
     grants::suffice(session, database, &wanted).await?;
     let at = |table: &str| qualified(&swap.shadow, table);
-    raise_counters(session, live, &replacement, at, Headroom::Leave).await?;
-    sequence::advance(session, database.name(), &swap.shadow, Ahead::WithHeadroom).await?;
+    counters::raise(session, (database.name(), live), &replacement, at, Headroom::Leave).await?;
     let passing = passing::plan(
         session,
-        (database.name(), live, &current),
-        (&swap.shadow, &replacement, &wanted),
+        (database.name(), &live.tables, &current),
+        (&swap.shadow, &replacement.tables, &wanted),
         (&swap.marker.operation, &swap.aside),
     )
     .await?;
-    let replacement = Set { tables: replacement, sequences: inspect::list(session, &swap.shadow).await?.sequences };
     Ok(Prepared { replacement, wanted, passing })
 }
 
 /// The stored objects that belong to the shadow's tables. One from before they were kept stays with those that are live.
-async fn wanted(session: &mut Session, shadow: &str, tables: &[Table], current: &[StoredObject]) -> Result<Vec<StoredObject>> {
+async fn wanted(session: &mut Session, shadow: &str, tables: &[inspect::Table], current: &[StoredObject]) -> Result<Vec<StoredObject>> {
     if let Some(kept) = beside::kept(session, shadow, Note::Objects).await? {
         return Ok(kept);
     }
@@ -213,10 +207,9 @@ async fn rename(
         tokio::time::sleep(RETRY_EVERY).await;
         if attempts % RAISE_EVERY == 0 {
             // Meanwhile rows may have used up the headroom.
-            let live = beside::tables(session, database.name()).await?;
+            let live = beside::set(session, database.name()).await?;
             let at = |table: &str| passing.place(database.name(), &swap.shadow, table);
-            raise_counters(session, &live, &replacement.tables, at, Headroom::Leave).await?;
-            sequence::advance(session, database.name(), &swap.shadow, Ahead::WithHeadroom).await?;
+            counters::raise(session, (database.name(), &live), replacement, at, Headroom::Leave).await?;
         }
     }
 }
@@ -230,52 +223,16 @@ async fn finish(session: &mut Session, database: &Database, shadow: &str, aside:
         passing.settle(session, database.name(), &objects, SETTLING).await?;
     }
     // Once more, now that no new id can come into what stands aside.
-    let replaced = beside::tables(session, aside).await?;
-    let live = beside::tables(session, database.name()).await?;
-    raise_counters(session, &replaced, &live, |table| qualified(database.name(), table), Headroom::None).await?;
-    sequence::advance(session, aside, database.name(), Ahead::Exactly).await?;
+    let replaced = beside::set(session, aside).await?;
+    let live = beside::set(session, database.name()).await?;
+    counters::raise(session, (aside, &replaced), &live, |name| qualified(database.name(), name), Headroom::None).await?;
     if beside::exists(session, aside).await? {
         let sign = Beside { schema: aside.to_owned(), state: Standing::Aside, point: aside.to_owned(), digest: String::new() };
         beside::write_sign(session, &sign).await?;
     }
     // Refused if anything but the engine's own is left in it.
-    if beside::is_empty(session, shadow).await? {
+    if beside::set(session, shadow).await?.is_empty() {
         beside::drop_schema(session, shadow).await?;
     }
     Ok(())
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Headroom {
-    Leave,
-    None,
-}
-
-/// Lets `to`'s counters begin where `from`'s have come to, so that no id is given out twice; `at` says where a table of it is.
-async fn raise_counters(
-    session: &mut Session,
-    from: &[Table],
-    to: &[Table],
-    at: impl Fn(&str) -> String,
-    headroom: Headroom,
-) -> Result<()> {
-    for table in from {
-        let Some(twin) = to.iter().find(|twin| twin.name == table.name) else { continue };
-        let (Some(used), Some(next)) = (table.auto_increment, twin.auto_increment) else { continue };
-        let raised = match headroom {
-            Headroom::Leave if counts_far(twin) => used.saturating_add(COUNTER_HEADROOM),
-            Headroom::Leave | Headroom::None => used,
-        };
-        if raised > next {
-            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {raised}", at(&twin.name));
-            session.run_long(&format!("raise the counter of table {}", twin.name), sql).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the counting column has room for [`COUNTER_HEADROOM`] many times over.
-fn counts_far(table: &Table) -> bool {
-    let counter = table.columns.iter().find(|column| Some(&column.name) == table.counter.as_ref());
-    counter.is_some_and(|column| matches!(column.data_type.as_str(), "int" | "bigint"))
 }

@@ -126,7 +126,7 @@ fn client_options(bed: &Bed, folder: &Path) -> PathBuf {
 async fn the_script_restores_a_point_with_ordinary_tools() {
     let bed =
         Bed::new(
-            "CREATE TABLE a (id INT PRIMARY KEY, v TEXT); INSERT INTO a SELECT seq, CONCAT('ü\\\\\\'', seq) FROM seq_1_to_3000; \
+            "CREATE SEQUENCE s; DO NEXT VALUE FOR s; CREATE TABLE a (id INT PRIMARY KEY, v TEXT); INSERT INTO a SELECT seq, CONCAT('ü\\\\\\'', seq) FROM seq_1_to_3000; \
              CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW BEGIN SET NEW.v = CONCAT(NEW.v, '🎉;'); END; CREATE VIEW b AS SELECT MAX(v) FROM a"
         ).await;
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -146,6 +146,8 @@ async fn the_script_restores_a_point_with_ordinary_tools() {
     assert_eq!(ask(&mut root, &sum(&hand)).await, ask(&mut root, &sum(&bed.name)).await);
     run(&mut root, &format!("USE `{hand}`; INSERT INTO a VALUES (0, 'ü\\\\x')")).await;
     assert_eq!(ask(&mut root, "SELECT * FROM b").await, "ü\\x🎉;");
+    let next = ask(&mut root, "SELECT NEXT VALUE FOR s").await;
+    assert!(next.parse::<u32>().is_ok_and(|next| next > 1), "{next} was given out before");
 
     let file = folder.path().join("before/0001-000001-0001.sql.zst");
     let mut bytes = std::fs::read(&file).expect("it is there");
