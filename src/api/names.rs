@@ -38,15 +38,21 @@ pub fn point(release: &str, number: u64) -> String {
     format!("{release}-{number}-predeploy")
 }
 
-/// `BackupPoint` that was due at `due`, or because there was none.
-pub fn scheduled_point(release: &str, due: Option<Timestamp>) -> String {
+/// `BackupPoint` that was due at `due`, or because there was none. The operation that takes it is part of the name: another, which may take it of
+/// another database, never finds its files.
+pub fn scheduled_point(release: &str, due: Option<Timestamp>, operation: &str) -> String {
     let due = due.map_or_else(|| "first".to_owned(), |due| due.strftime("%Y%m%dt%H%M%S").to_string());
-    format!("{release}-{due}-scheduled")
+    format!("{release}-{due}-scheduled-{}", short(&Sha256::digest(operation)))
 }
 
-/// `BackupPoint` that somebody asked for with `token`.
-pub fn manual_point(release: &str, token: &str) -> String {
-    format!("{release}-{}-manual", short(&Sha256::digest(token)))
+/// `BackupPoint` that somebody asked for, taken by this operation.
+pub fn manual_point(release: &str, operation: &str) -> String {
+    format!("{release}-manual-{}", short(&Sha256::digest(operation)))
+}
+
+/// Folder of a backup point below a store's URL: names of Releases repeat across namespaces and lives, uids don't.
+pub fn folder(namespace: &str, uid: &str, point: &str) -> String {
+    format!("{namespace}/{uid}/{point}")
 }
 
 /// `ConfigMap` for one set of configuration values: the same values have the same name, other values another.

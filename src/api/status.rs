@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Approval, Operation};
+use super::operation::{Approval, Kind, Operation, OperationState, StepName};
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +58,9 @@ pub struct ReleaseStatus {
     /// Schemas that were loaded from a backup point and have not been swapped in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadows: Vec<String>,
+    /// How the last repair and the last of each kind of housekeeping ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upkeep: Vec<Upkeep>,
     /// A rollback was undone: so long as the same is asked for, what it brought back stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
@@ -113,6 +116,7 @@ impl Default for ReleaseStatus {
             switches: Vec::new(),
             asides: Vec::new(),
             shadows: Vec::new(),
+            upkeep: Vec::new(),
             hold: None,
             restored_point: None,
             operations: 0,
@@ -177,6 +181,18 @@ pub struct Switch {
     /// Digest of the release that was asked for.
     pub digest: String,
     pub at: Timestamp,
+}
+
+/// How a repair or a piece of housekeeping ended that was not given up for something else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upkeep {
+    pub kind: Kind,
+    /// Its first step: dropping a schema and deleting a point are both a clean-up.
+    pub step: StepName,
+    pub state: OperationState,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
 }
 
 /// Tables that a restore replaced: a copy of the last instant before it, and the way to undo it.

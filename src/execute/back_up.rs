@@ -8,42 +8,64 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Outcome, Task, done, waiting};
+use super::{Error, Outcome, Task, done, place_beside, waiting};
 use crate::{
     api::{BackupPoint, BackupPointSpec, BackupPointStatus, backup_point::PointReason, names},
     cluster::within,
     mysql::{self, Summary},
 };
 
+/// A capture that is complete, and of what and into what it was taken: the spec may have changed meanwhile.
+pub struct Taken {
+    summary: Summary,
+    /// The database, as a BackupPoint names it.
+    database: String,
+    /// The URL of the point's folder.
+    location: String,
+}
+
 /// Before release `number`, which waits for it.
 pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, Error> {
-    let (database, store) = (task.heard_database().await?, task.store().await?);
-    let taken = mysql::capture(&database, &store, &task.prefix(point), &labels(task, number, point)).await?;
-    record(task, PointReason::PreDeploy, (point, Some(number)), &taken).await
+    let database = task.heard_database().await?;
+    let taken = capture(task, database, number, point).await?.await?;
+    record(task, PointReason::PreDeploy, (point, Some(number)), taken).await
 }
 
 /// While release `number` runs, and beside whatever else is asked for.
 pub async fn run_beside(task: &Task<'_>, number: u64, point: &str, reason: PointReason) -> Result<Outcome, Error> {
     let captures = &task.hands.captures;
-    if let Some(ended) = captures.ended(task.uid(), point) {
-        return record(task, reason, (point, None), &ended?).await;
+    if let Some(ended) = captures.ended(task) {
+        return record(task, reason, (point, None), ended?).await;
     }
-    if !captures.runs(task.uid(), point) {
-        let (database, store) = (task.database().await?, task.store().await?);
-        let (prefix, labels) = (task.prefix(point), labels(task, number, point));
-        captures.begin(task, point, "capture", async move { mysql::capture(&database, &store, &prefix, &labels).await });
+    if !captures.runs(task) {
+        let place = match place_beside(task) {
+            Ok(place) => place,
+            Err(later) => return Ok(later),
+        };
+        captures.begin(task, place, "capture", capture(task, task.database().await?, number, point).await?);
     }
     waiting(format!("BackupPoint {point} is being taken"))
 }
 
-fn labels(task: &Task<'_>, number: u64, point: &str) -> mysql::Capture {
-    mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number }
+/// The capture, as work that needs the task no more.
+async fn capture(
+    task: &Task<'_>,
+    database: mysql::Database,
+    number: u64,
+    point: &str,
+) -> Result<impl Future<Output = mysql::Result<Taken>> + Send + use<>, Error> {
+    let (store, spec, prefix) = (task.store().await?, task.database_spec()?, task.prefix(point));
+    let (place, location) = (spec.mysql.place(), task.location(&spec.backup.store.url, &prefix));
+    let what = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
+    Ok(async move {
+        let summary = mysql::capture(&database, &store, &prefix, &what).await?;
+        Ok(Taken { summary, database: place, location })
+    })
 }
 
-async fn record(task: &Task<'_>, reason: PointReason, (point, before): (&str, Option<u64>), taken: &Summary) -> Result<Outcome, Error> {
-    let url = &task.database_spec()?.backup.store.url;
-    let database = Some(task.database_spec()?.mysql.place());
-    let spec = BackupPointSpec { release: task.name.clone(), before, reason, database };
+async fn record(task: &Task<'_>, reason: PointReason, (point, before): (&str, Option<u64>), taken: Taken) -> Result<Outcome, Error> {
+    let Taken { summary, database, location } = taken;
+    let spec = BackupPointSpec { release: task.name.clone(), before, reason, database: Some(database) };
     let api: Api<BackupPoint> = Api::namespaced(task.hands.client.clone(), &task.namespace);
     let object = json!({
         "apiVersion": "backout.dev/v1alpha1",
@@ -57,7 +79,7 @@ async fn record(task: &Task<'_>, reason: PointReason, (point, before): (&str, Op
     )
     .await?;
     let revision = task.release.status.as_ref().and_then(|status| status.last_applied_revision.clone());
-    let status = facts(taken, task.location(url, &task.prefix(point)), revision);
+    let status = facts(&summary, location, revision);
     task.hands.pen.point(&object, &status).await?;
     done(format!(
         "BackupPoint {point}: {} tables, {} rows, {} bytes",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::timeout};
 
 use super::Task;
 use crate::mysql;
@@ -16,7 +16,8 @@ use crate::mysql;
 pub struct Beside<T>(Arc<Mutex<HashMap<String, Running<T>>>>);
 
 struct Running<T> {
-    point: String,
+    /// The one whose step began it. Another may want something of the same name from another database, or into another store.
+    operation: String,
     work: JoinHandle<mysql::Result<T>>,
 }
 
@@ -40,24 +41,29 @@ impl<T: Send + 'static> Beside<T> {
         }
     }
 
-    /// What came of the work for this point; `None` while it runs, or where none for it does.
-    pub fn ended(&self, uid: &str, point: &str) -> Option<mysql::Result<T>> {
+    /// What came of the work for this operation; `None` while it runs, or where none for it does.
+    pub fn ended(&self, task: &Task<'_>) -> Option<mysql::Result<T>> {
+        let (uid, operation) = (task.uid(), task.operation());
         self.with(|running| {
-            let of_it = running.get_mut(uid).filter(|running| running.point == point)?;
+            let of_it = running.get_mut(uid).filter(|running| running.operation == operation)?;
             let ended = (&mut of_it.work).now_or_never()?;
             running.remove(uid);
-            Some(ended.unwrap_or_else(|error| Err(mysql::Error::Lost { doing: format!("work on {point}"), reason: error.to_string() })))
+            Some(ended.unwrap_or_else(|error| Err(mysql::Error::Lost { doing: "work beside".to_owned(), reason: error.to_string() })))
         })
     }
 
-    pub fn runs(&self, uid: &str, point: &str) -> bool {
-        self.with(|running| running.get(uid).is_some_and(|running| running.point == point))
+    pub fn runs(&self, task: &Task<'_>) -> bool {
+        self.with(|running| running.get(task.uid()).is_some_and(|running| running.operation == task.operation()))
     }
 
-    /// Begins it, for as long as a step may last, where one of the places is free that bound how many run at the same time; else it
-    /// is asked for again.
-    pub fn begin(&self, task: &Task<'_>, point: &str, doing: &'static str, work: impl Future<Output = mysql::Result<T>> + Send + 'static) {
-        let Ok(place) = Arc::clone(&task.hands.streams).try_acquire_owned() else { return };
+    /// Begins it, for as long as a step may last, in one of the places that bound how many run at the same time.
+    pub fn begin(
+        &self,
+        task: &Task<'_>,
+        place: OwnedSemaphorePermit,
+        doing: &'static str,
+        work: impl Future<Output = mysql::Result<T>> + Send + 'static,
+    ) {
         let limit: Duration = task.release.spec.timeout.0;
         let work = tokio::spawn(async move {
             let _place = place;
@@ -66,7 +72,7 @@ impl<T: Send + 'static> Beside<T> {
                 Err(_) => Err(mysql::Error::TimedOut { doing: doing.to_owned(), limit }),
             }
         });
-        let replaced = self.with(|running| running.insert(task.uid().to_owned(), Running { point: point.to_owned(), work }));
+        let replaced = self.with(|running| running.insert(task.uid().to_owned(), Running { operation: task.operation(), work }));
         if let Some(replaced) = replaced {
             replaced.work.abort();
         }

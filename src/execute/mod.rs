@@ -47,7 +47,7 @@ use crate::{
     error::Class,
     expression::Evaluator,
     lease::Leadership,
-    mysql::{self, Database, Loaded, Rehearsal, Summary},
+    mysql::{self, Database, Loaded, Rehearsal},
     plan::{input::Desired, journal::Outcome, pace::Seen},
     record::{self, Pen},
     target::{self, kubernetes::Kubernetes},
@@ -62,8 +62,9 @@ pub struct Hands {
     evaluator: Evaluator,
     pen: Pen,
     streams: Arc<Semaphore>,
+    beside: Arc<Semaphore>,
     rehearsals: Beside<Rehearsal>,
-    captures: Beside<Summary>,
+    captures: Beside<back_up::Taken>,
     stages: Beside<Loaded>,
     leadership: Leadership,
 }
@@ -71,6 +72,8 @@ pub struct Hands {
 /// Backups and loads at the same time. Each holds a few MiB of rows and compressed portions, and many Releases may be worked
 /// on at once: without a limit of their own, a push to all of them would take the memory of the pod.
 const STREAMS: usize = 16;
+/// Those of them that nobody waits for have places of their own, so that a rollback never queues behind a night's scheduled points.
+const BESIDE: usize = 4;
 /// The file that this process was started from, also where it was replaced or removed since.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Pause before one that found no place asks again.
@@ -90,7 +93,8 @@ impl Hands {
             client,
             access,
             pen,
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            streams: Arc::new(Semaphore::new(STREAMS - BESIDE)),
+            beside: Arc::new(Semaphore::new(BESIDE)),
             rehearsals: Beside::default(),
             captures: Beside::default(),
             stages: Beside::default(),
@@ -104,7 +108,7 @@ impl Hands {
         if !matches!(step.action, Action::BackUp { reason: PointReason::PreDeploy, .. } | Action::Stage { .. }) {
             return Ok(None);
         }
-        let message = || format!("waiting for its turn: {STREAMS} backups and loads of other Releases are under way");
+        let message = || format!("waiting for its turn: {} backups and loads of other Releases are under way", STREAMS - BESIDE);
         Arc::clone(&self.streams).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
     }
 
@@ -356,9 +360,9 @@ impl Task<'_> {
         format!("{}/{prefix}", store.trim_end_matches('/'))
     }
 
-    /// Folder of a backup point in the store: names of Releases repeat across namespaces and lives, uids don't.
+    /// Folder of a backup point in the store.
     fn prefix(&self, point: &str) -> object_store::path::Path {
-        object_store::path::Path::from_iter([self.namespace.as_str(), self.uid(), point])
+        object_store::path::Path::from(names::folder(&self.namespace, self.uid(), point))
     }
 
     /// The operation as the database knows it.
@@ -379,6 +383,13 @@ fn seen(mysql::Progress { part, done, total }: mysql::Progress) -> Seen {
 
 /// A pause between two looks at something that is on its way; short, because each is one cheap request.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// A place for work that nobody waits for; `Err`: it has to wait for one.
+fn place_beside(task: &Task<'_>) -> Result<OwnedSemaphorePermit, Outcome> {
+    let message = || format!("waiting for its turn: {BESIDE} scheduled backups and rehearsals of other Releases are under way");
+    let later = |_| Outcome::Waiting { message: message(), again: NEXT_PLACE, failures: None };
+    Arc::clone(&task.hands.beside).try_acquire_owned().map_err(later)
+}
 
 fn done(message: impl Into<String>) -> Result<Outcome, Error> {
     Ok(Outcome::Done { message: message.into() })

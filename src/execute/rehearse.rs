@@ -5,8 +5,9 @@
 
 use jiff::Timestamp;
 use kube::Api;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Error, Outcome, Task, checks, done, waiting};
+use super::{Error, Outcome, Task, checks, done, place_beside, waiting};
 use crate::{
     api::{
         BackupPoint, Span,
@@ -23,9 +24,13 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
         rehearsals.stop(task.uid());
         return Ok(Outcome::Failed { message: format!("BackupPoint {point} is gone") });
     };
-    let Some(ended) = rehearsals.ended(task.uid(), point) else {
-        if !rehearsals.runs(task.uid(), point) {
-            begin(task, point, scratch).await?;
+    let Some(ended) = rehearsals.ended(task) else {
+        if !rehearsals.runs(task) {
+            let place = match place_beside(task) {
+                Ok(place) => place,
+                Err(later) => return Ok(later),
+            };
+            begin(task, place, point, scratch).await?;
         }
         return waiting(format!("{point} is loaded into {scratch} and compared"));
     };
@@ -53,12 +58,12 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
     }
 }
 
-async fn begin(task: &Task<'_>, point: &str, scratch: &str) -> Result<(), Error> {
+async fn begin(task: &Task<'_>, place: OwnedSemaphorePermit, point: &str, scratch: &str) -> Result<(), Error> {
     let store = task.readable_store().await?;
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
     let questions = checks::questions(task);
     let work = async move { mysql::rehearse(&database, &store, &prefix, &scratch, &questions).await };
-    task.hands.rehearsals.begin(task, point, "rehearse", work);
+    task.hands.rehearsals.begin(task, place, "rehearse", work);
     Ok(())
 }
 

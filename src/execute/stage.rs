@@ -2,9 +2,10 @@
 //!
 //! Idempotent: a shadow that is complete says so itself; anything less goes on at the chunks that are missing. Nothing live is touched.
 
-use super::{Error, Outcome, Task, done};
+use super::{Error, Outcome, Task, done, place_beside};
 use crate::{
     api::operation::Staged,
+    error::Class,
     mysql::{self, Loaded},
 };
 
@@ -15,23 +16,32 @@ pub async fn run(task: &Task<'_>, point: &str, shadow: &str) -> Result<Outcome, 
     done(format!("BackupPoint {point} is loaded into {shadow} and verified: {} tables, {} rows", loaded.tables, loaded.rows))
 }
 
-/// Begins to do the same beside a release that bakes, once. Whatever becomes of it is for a rollback to find: what is missing is loaded then.
+/// Begins to do the same beside a release that bakes, and goes on at it until it is done or what hinders it does not pass by itself.
+/// Whatever becomes of it is for a rollback to find: what is missing is loaded then.
 pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
-    if task.hands.stages.runs(task.uid(), point) {
+    if task.hands.stages.runs(task) {
         return;
     }
+    let Ok(place) = place_beside(task) else { return };
     let (database, store) = match (task.database().await, task.readable_store().await) {
         (Ok(database), Ok(store)) => (database.with_connections(1), store),
         (Err(error), _) | (_, Err(error)) => return tracing::warn!(point, shadow, %error, "not staged"),
     };
     let (prefix, name, shadow) = (task.prefix(point), point.clone(), shadow.clone());
+    let again = task.release.spec.retry_interval.0;
     let work = async move {
-        let loaded = mysql::load(&database, &store, &prefix, &shadow).await;
-        match &loaded {
-            Ok(Loaded { rows, .. }) => tracing::info!(point = name, shadow, rows, "staged while the release bakes"),
-            Err(error) => tracing::warn!(point = name, shadow, %error, "not staged"),
+        loop {
+            let loaded = mysql::load(&database, &store, &prefix, &shadow).await;
+            match &loaded {
+                Ok(Loaded { rows, .. }) => tracing::info!(point = name, shadow, rows, "staged while the release bakes"),
+                Err(error) => tracing::warn!(point = name, shadow, %error, "not staged"),
+            }
+            match &loaded {
+                // Another of this Release's own, for example, that was killed and whose sessions still hold the lock.
+                Err(error) if error.class() != Class::Permanent => tokio::time::sleep(again).await,
+                Ok(_) | Err(_) => return loaded,
+            }
         }
-        loaded
     };
-    task.hands.stages.begin(task, point, "stage", work);
+    task.hands.stages.begin(task, place, "stage", work);
 }

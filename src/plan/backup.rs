@@ -8,23 +8,22 @@ use crate::api::{
     backup_point::PointReason,
     database::DatabaseSpec,
     names,
-    operation::{Action, Kind},
-    status::HistoryEntry,
+    operation::{Action, Kind, OperationState},
+    status::{HistoryEntry, Upkeep},
 };
 
 /// The point that is due, if any. Times that were missed are made up for by one.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Due> {
     let database = world.spec.database.as_ref()?;
     let asked = world.backup_at.as_ref().filter(|token| world.status.last_handled_backup_at.as_ref() != Some(token));
-    let (cause, why, point, reason) = if let Some(token) = asked {
+    let operation = names::operation(&world.uid, world.status.operations + 1);
+    let (cause, why, point, reason) = if asked.is_some() {
         let cause = format!("{} asks for a backup point", names::BACKUP_AT);
-        (cause, "somebody asked for it", names::manual_point(&world.name, token), PointReason::Manual)
+        (cause, "somebody asked for it", names::manual_point(&world.name, &operation), PointReason::Manual)
     } else {
         let (cause, due) = missed(world, database)?;
-        (cause, "by spec.database.backup.schedule", names::scheduled_point(&world.name, due), PointReason::Scheduled)
+        (cause, "by spec.database.backup.schedule", names::scheduled_point(&world.name, due, &operation), PointReason::Scheduled)
     };
-    // What a capture that was cut off left under its name goes with the next try; a point that is there is never written over.
-    let point = if world.points.contains_key(&point) { format!("{point}-{}", world.status.operations + 1) } else { point };
     let action = Action::BackUp { release: current.release, point, reason, token: asked.cloned() };
     Some((Kind::Backup, cause, why, action))
 }
@@ -33,11 +32,24 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Due> {
 fn missed(world: &World, database: &DatabaseSpec) -> Option<(String, Option<Timestamp>)> {
     let schedule = database.backup.schedule.as_ref()?;
     // Whatever it was taken for: the schedule says how old the newest one may become.
-    let Some(newest) = world.own_points().pop().and_then(|(_, point)| point.taken_at) else {
+    let Some(newest) = newest(world) else {
         return Some(("there is no backup point yet".to_owned(), None));
     };
     let due = schedule.next_after(newest, share(&world.uid)).filter(|due| *due <= world.now)?;
     Some((format!("a backup point was due at {due}, and the newest is from {newest}"), Some(due)))
+}
+
+/// When the schedule asks for one next.
+pub fn next(world: &World) -> Option<Timestamp> {
+    world.spec.database.as_ref()?.backup.schedule.as_ref()?.next_after(newest(world)?, share(&world.uid))
+}
+
+/// From when the newest point is. The database server's clock says when it was taken: where that clock is behind, the same time would be due again.
+fn newest(world: &World) -> Option<Timestamp> {
+    let taken = world.own_points().pop().and_then(|(_, point)| point.taken_at)?;
+    let is_backup = |upkeep: &&Upkeep| upkeep.kind == Kind::Backup && upkeep.state == OperationState::Succeeded;
+    let begun = world.status.upkeep.iter().find(is_backup).map(|upkeep| upkeep.started_at);
+    Some(begun.map_or(taken, |begun| begun.max(taken)))
 }
 
 /// A number from 0 to 1 that is a Release's own.

@@ -13,6 +13,7 @@ use super::{
     journal::{self, has_changed_things},
     report, retention,
     target::{self, Pin, asked, pin},
+    undo,
 };
 use crate::api::{
     operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
@@ -181,10 +182,10 @@ pub fn heeds_source(status: &ReleaseStatus, life: Life) -> bool {
     }
 }
 
-/// Housekeeping, which nothing waits for, while what runs is not what should run.
+/// Housekeeping, which nothing waits for, while what runs is not what should run, or somebody wants back what was replaced.
 fn neglects(world: &World, operation: &Operation) -> bool {
     let differs = |current| matches!(drift::find(world, current), Seen::Known(differences) if !differences.is_empty());
-    operation.kind.keeps_house() && world.current().is_some_and(differs)
+    operation.kind.keeps_house() && (world.current().is_some_and(differs) || undo::requested(world).is_some())
 }
 
 /// A backup point that is about to be deleted may have become the last good one since that was decided.

@@ -44,8 +44,8 @@ pub fn too_many_rollbacks(world: &World, failed: u64, target: &HistoryEntry, fai
 
 /// Something puts the workloads back each time they were put right: repairing without a pause would be a fight.
 pub fn repaired_lately(world: &World, differences: &[String]) -> Option<Decision> {
-    let last = world.status.operation.as_ref().filter(|operation| operation.kind == Kind::Repair)?;
-    let at = last.finished_at.filter(|at| age(world.now, *at) < PAUSE_AFTER_REPAIR)?;
+    let last = world.status.upkeep.iter().find(|upkeep| upkeep.kind == Kind::Repair)?;
+    let at = Some(last.finished_at).filter(|at| age(world.now, *at) < PAUSE_AFTER_REPAIR)?;
     Some(rest(world, Verdict::drifts_again(differences, at)))
 }
 

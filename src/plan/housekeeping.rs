@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{
     Decision, backup,
     input::World,
@@ -13,8 +15,8 @@ use super::{
 use crate::api::{
     database::RehearsePolicy,
     names,
-    operation::{Action, Kind, OperationState, Ownership},
-    status::HistoryEntry,
+    operation::{Action, Kind, OperationState, Ownership, StepName},
+    status::{HistoryEntry, Upkeep},
 };
 
 /// After one that failed the next of its kind is not tried at once: nothing waits for it.
@@ -23,21 +25,19 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(3600);
 /// What is due, if anything.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     world.spec.database.as_ref()?;
-    if let Some((kind, cause, why, action)) = discard(world) {
-        return allowed(world, kind).then(|| begin(world, current, (kind, cause), why, action));
-    }
-    if allowed(world, Kind::Cleanup)
-        && let Some(decision) = retention::due(world, current)
-    {
-        return Some(decision);
-    }
-    if allowed(world, Kind::Backup)
-        && let Some((kind, cause, why, action)) = backup::due(world, current)
-    {
-        return Some(begin(world, current, (kind, cause), why, action));
-    }
-    let (kind, cause, why, action) = rehearse(world)?;
-    allowed(world, kind).then(|| begin(world, current, (kind, cause), why, action))
+    let begin = |(kind, cause, why, action)| begin(world, current, (kind, cause), why, action);
+    let when = |step| may_begin(world, step).then_some(());
+    let discard = || when(StepName::Discard).and_then(|()| discard(world)).map(begin);
+    let expire = || when(StepName::Expire).and_then(|()| retention::due(world, current));
+    let back_up = || when(StepName::BackUp).and_then(|()| backup::due(world, current)).map(begin);
+    let rehearse = || when(StepName::Rehearse).and_then(|()| rehearse(world)).map(begin);
+    discard().or_else(expire).or_else(back_up).or_else(rehearse)
+}
+
+/// When something becomes due that is not now, as far as that is known beforehand.
+pub fn next(world: &World) -> Option<Timestamp> {
+    let asides = world.status.asides.iter().map(|aside| aside.until);
+    asides.chain(backup::next(world)).filter(|at| *at > world.now).min()
 }
 
 /// Begins an operation of one step.
@@ -61,14 +61,11 @@ pub fn begin(world: &World, current: &HistoryEntry, (kind, cause): (Kind, String
 /// Kind, cause, reason and action.
 pub type Due = (Kind, String, &'static str, Action);
 
-fn allowed(world: &World, kind: Kind) -> bool {
-    !world.status.operation.as_ref().is_some_and(|operation| {
-        operation.kind == kind
-            && operation.state == OperationState::Failed
-            && operation
-                .finished_at
-                .is_some_and(|at| Duration::try_from(world.now.duration_since(at)).unwrap_or_default() < PAUSE_AFTER_FAILURE)
-    })
+/// Not where the last of its kind failed a moment ago. Whatever else came after that.
+fn may_begin(world: &World, step: StepName) -> bool {
+    let paused = |at| Duration::try_from(world.now.duration_since(at)).unwrap_or_default() < PAUSE_AFTER_FAILURE;
+    let failed = |upkeep: &&Upkeep| upkeep.step == step && upkeep.kind.keeps_house() && upkeep.state == OperationState::Failed;
+    !world.status.upkeep.iter().find(failed).is_some_and(|upkeep| paused(upkeep.finished_at))
 }
 
 fn discard(world: &World) -> Option<Due> {

@@ -12,7 +12,9 @@ use crate::api::{
     Span,
     operation::{Action, Approval, ApprovalState, Kind, Loss, Operation, OperationState, Scale, Step, StepName, StepState},
     progress::Progress,
-    status::{AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch},
+    status::{
+        AutomaticRollback, HISTORY_LIMIT, HistoryEntry, Hold, Quarantined, RECENT_LIMIT, ReleaseState, ReleaseStatus, Switch, Upkeep,
+    },
 };
 
 /// How one run of a step ended.
@@ -349,6 +351,9 @@ pub fn closed(mut status: ReleaseStatus, end: OperationState, now: Timestamp) ->
     operation.state = end;
     operation.finished_at = Some(now);
     let operation = operation.clone();
+    if end != OperationState::Superseded {
+        kept_up(&mut status, &operation, now);
+    }
     match (operation.kind, end) {
         (Kind::Deploy, OperationState::Succeeded) => mark(&mut status, operation.to, |entry| {
             entry.state = ReleaseState::KnownGood;
@@ -399,6 +404,16 @@ pub fn closed(mut status: ReleaseStatus, end: OperationState, now: Timestamp) ->
         | (Kind::Deploy, OperationState::Running) => {}
     }
     Some(status)
+}
+
+/// Remembers a repair or a piece of housekeeping beyond the next operation: what failed is not tried again at once, and what was taken or put
+/// right is known.
+fn kept_up(status: &mut ReleaseStatus, operation: &Operation, now: Timestamp) {
+    let Operation { kind, state, started_at, .. } = *operation;
+    let Some(step) = operation.steps.first().filter(|_| kind == Kind::Repair || kind.keeps_house()) else { return };
+    let step = if kind == Kind::Repair { StepName::Deploy } else { step.name };
+    status.upkeep.retain(|upkeep| (upkeep.kind, upkeep.step) != (kind, step));
+    status.upkeep.push(Upkeep { kind, step, state, started_at, finished_at: now });
 }
 
 /// The status with a request answered that can't be met.
@@ -462,6 +477,7 @@ pub fn reset(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
     if undo.is_some_and(|operation| operation.state == OperationState::Superseded) {
         status.last_handled_undo = None;
     }
+    status.upkeep.retain(|upkeep| upkeep.state != OperationState::Failed);
     status.automatic_rollbacks.clear();
     status.switches.clear();
     status.hold = None;

@@ -17,6 +17,7 @@ use crate::api::{
     Span,
     backup_point::Rehearsed,
     database::{BackupSpec, Retention},
+    names,
     operation::{Action, Expired, Kind},
     status::HistoryEntry,
 };
@@ -30,7 +31,8 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     let retention = retention.as_ref()?;
     let kept = kept_by_plan(world);
     let is_candidate = |(name, point, _): &(&String, &PointSeen, Timestamp)| {
-        let here = point.location.as_deref().is_some_and(|location| location.starts_with(&format!("{}/", store.url.trim_end_matches('/'))));
+        let folder = format!("{}/{}", store.url.trim_end_matches('/'), names::folder(&world.namespace, &world.uid, name));
+        let here = point.location.as_ref() == Some(&folder);
         here && point.life == Life::Wanted && !kept.contains(name.as_str())
     };
     let candidates: Vec<_> = outlived(world, retention).into_iter().filter(is_candidate).collect();

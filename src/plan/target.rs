@@ -194,7 +194,7 @@ fn in_sync(world: &World, verdict: Verdict) -> Decision {
             // While it goes on, Ready stays what it is: that is said first.
             Some(Decision::Begin(_)) if !conditions::says(&world.status, &verdict) => Decision::Tell { verdict },
             Some(decision) => decision,
-            None => rest(world, verdict),
+            None => until_next(world, rest(world, verdict)),
         },
         Seen::Known(differences) => match damping::repaired_lately(world, &differences) {
             Some(pause) => pause,
@@ -340,6 +340,17 @@ fn failure(operation: &Operation) -> String {
         || "no step of it failed".to_owned(),
         |step| format!("{}: {}", step.name.as_str(), step.message.as_deref().unwrap_or("no reason was recorded")),
     )
+}
+
+/// Rests no longer than until something is due.
+fn until_next(world: &World, decision: Decision) -> Decision {
+    match (decision, housekeeping::next(world)) {
+        (Decision::Rest { verdict, again }, Some(next)) => {
+            let left = Duration::try_from(next.duration_since(world.now)).unwrap_or_default();
+            Decision::Rest { verdict, again: again.min(left.max(Duration::from_secs(1))) }
+        }
+        (decision, _) => decision,
+    }
 }
 
 /// Rests until something changes; looks again after the interval that fits the verdict.

@@ -5,10 +5,12 @@ use backout::{
         Span,
         backup_point::PointReason,
         operation::{Action, Kind, OperationState, StepName, StepState},
+        status::{Aside, AsideState},
     },
     plan::{
+        Decision,
         input::Seen,
-        journal::{Outcome, settled},
+        journal::{self, Outcome, settled},
     },
 };
 use insta::assert_snapshot;
@@ -46,6 +48,19 @@ fn running(given: Given) -> Given {
     given.running(begun)
 }
 
+fn failed(given: Given, kind: Kind, step: StepName) -> Given {
+    let failed = operation(&given.0, kind, 2, &[step]).failed_at(step);
+    given.running(failed).closed(OperationState::Failed)
+}
+
+/// Operation 7 replaced tables.
+fn replaced(given: Given) -> Given {
+    given.with(|world| {
+        let (schema, state) = ("aside".to_owned(), AsideState::Kept);
+        world.status.asides.push(Aside { schema, operation: 7, from: Some(1), to: 2, at: at(500), until: at(2000), state });
+    })
+}
+
 #[test]
 fn points_are_taken_by_schedule_and_on_request() {
     let scheduled = || scheduled_every_20(Given::two_releases());
@@ -66,23 +81,42 @@ fn points_are_taken_by_schedule_and_on_request() {
         ("it runs", running(scheduled())),
         ("it runs and something is asked for", running(scheduled()).asks(content(4, &[1, 2]))),
         ("it runs and somebody changes a workload", running(scheduled()).deployed(1).with(|world| world.status.release = Some(2))),
-        ("the last one failed a moment ago", {
-            let given = scheduled();
-            let failed = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]).failed_at(StepName::BackUp);
-            given.running(failed).closed(OperationState::Failed)
+        (
+            "it runs and somebody wants back what was replaced",
+            replaced(running(scheduled())).with(|world| world.undo = Some("7".to_owned())),
+        ),
+        ("the last one failed a moment ago", failed(scheduled(), Kind::Backup, StepName::BackUp)),
+        ("the last one failed a moment ago, and something else was done since", {
+            let given = failed(scheduled(), Kind::Backup, StepName::BackUp);
+            let dropped = operation(&given.0, Kind::Cleanup, 2, &[StepName::Discard]);
+            given.running(dropped).closed(OperationState::Succeeded)
+        }),
+        ("it failed a moment ago, and a person asks for a reset", {
+            let given = failed(scheduled(), Kind::Backup, StepName::BackUp);
+            given.with(|world| world.status = journal::reset(world.status.clone(), "now".to_owned()))
+        }),
+        (
+            "a schema can't be dropped",
+            failed(scheduled().with(|world| world.status.shadows.push("shadow".to_owned())), Kind::Cleanup, StepName::Discard),
+        ),
+        ("it was taken, says a database whose clock is behind, before it was due", {
+            let given = newest(scheduled(), 395);
+            let mut taken = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]);
+            taken.started_at = at(405);
+            given.running(taken).closed(OperationState::Succeeded)
         }),
     ];
     assert_snapshot!(table(rows), @r"
     nobody asks
       Ready ReconciliationSucceeded
     the newest point is from before the last time
-      Backup 2 → 2: BackUp shop-20231114t222000-scheduled
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-07d4ddaf27
     one was taken since, for whatever reason
       Ready ReconciliationSucceeded
     no point of this database
-      Backup 2 → 2: BackUp shop-first-scheduled
+      Backup 2 → 2: BackUp shop-first-scheduled-07d4ddaf27
     one that is not complete is none
-      Backup 2 → 2: BackUp shop-first-scheduled
+      Backup 2 → 2: BackUp shop-first-scheduled-07d4ddaf27
     something else is asked for
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
     suspended
@@ -90,7 +124,7 @@ fn points_are_taken_by_schedule_and_on_request() {
     the workloads can't be seen
       Waiting away
     asked for, and no schedule
-      Backup 2 → 2: BackUp shop-ed5eb9a37e-manual
+      Backup 2 → 2: BackUp shop-manual-07d4ddaf27
     asked for, and it was taken
       Ready ReconciliationSucceeded
     it runs
@@ -99,7 +133,17 @@ fn points_are_taken_by_schedule_and_on_request() {
       Close Superseded
     it runs and somebody changes a workload
       Close Superseded
+    it runs and somebody wants back what was replaced
+      Close Superseded
     the last one failed a moment ago
+      Ready ReconciliationSucceeded
+    the last one failed a moment ago, and something else was done since
+      Ready ReconciliationSucceeded
+    it failed a moment ago, and a person asks for a reset
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-0c92df5ab1
+    a schema can't be dropped
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-0c92df5ab1
+    it was taken, says a database whose clock is behind, before it was due
       Ready ReconciliationSucceeded
     ");
 }
@@ -115,4 +159,17 @@ fn a_point_that_no_release_asked_for_answers_who_asked_and_is_no_way_back() {
     assert_eq!(status.last_handled_backup_at.as_deref(), Some("now"));
     assert_eq!(status.last_backup_point, Some(point));
     assert_eq!(status.history[0].backup_point.as_deref(), Some("shop-2-predeploy"));
+}
+
+#[test]
+fn a_rest_ends_when_something_is_due() {
+    let pause = |given: Given| match given.decision() {
+        Decision::Rest { again, .. } => again.as_secs(),
+        decision => panic!("{decision:?}"),
+    };
+    let given = newest(scheduled_every_20(Given::two_releases()), 500);
+    let calm = pause(newest(here(Given::two_releases()), 500));
+    assert_eq!(pause(given.clone()), calm, "the next is due after the interval");
+    assert_eq!(pause(given.clone().with(|world| world.now = at(1570))), 30, "due at 22:40, at second 1600");
+    assert_eq!(pause(replaced(given).with(|world| world.status.asides[0].until = at(1010))), 10);
 }

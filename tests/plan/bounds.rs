@@ -27,10 +27,8 @@ fn asked_again(times: usize, last: i64) -> Given {
 
 fn repaired(finished: i64) -> Given {
     let given = Given::two_releases().workload(|workload| workload.containers.clear());
-    let mut repair = operation(&given.0, Kind::Repair, 2, &[StepName::Deploy]).at(StepName::Deploy, StepState::Done);
-    repair.state = OperationState::Succeeded;
-    repair.finished_at = Some(at(finished));
-    given.running(repair)
+    let repair = operation(&given.0, Kind::Repair, 2, &[StepName::Deploy]).at(StepName::Deploy, StepState::Done);
+    given.running(repair).closed_at(OperationState::Succeeded, finished)
 }
 
 #[test]

@@ -366,10 +366,8 @@ fn the_newest_point_is_rehearsed_once_at_rest_and_a_failed_one_is_never_chosen()
 fn schemas_that_nothing_needs_any_more_are_dropped_at_rest_and_never_before() {
     let expired = || rolled_back().with(|world| world.status.asides.iter_mut().for_each(|aside| aside.until = at(999)));
     let failed_cleanup = |given: Given, finished: i64| {
-        let mut cleanup = operation(&given.0, Kind::Cleanup, 1, &[StepName::Discard]).failed_at(StepName::Discard);
-        cleanup.state = OperationState::Failed;
-        cleanup.finished_at = Some(at(finished));
-        given.running(cleanup)
+        let cleanup = operation(&given.0, Kind::Cleanup, 1, &[StepName::Discard]).failed_at(StepName::Discard);
+        given.running(cleanup).closed_at(OperationState::Failed, finished)
     };
     let rows = vec![
         ("kept", rolled_back()),

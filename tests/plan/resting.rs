@@ -31,6 +31,14 @@ fn what_runs_is_kept_as_it_should_be() {
             "a variable by hand",
             Given::two_releases().workload(|workload| workload.containers.values_mut().for_each(|container| container.env.clear())),
         ),
+        ("it was put right a moment ago, and a point was taken since", {
+            let given = Given::two_releases()
+                .workload(|workload| workload.containers.values_mut().for_each(|container| container.image = "other".to_owned()));
+            let repair = operation(&given.0, Kind::Repair, 2, &[StepName::Deploy, StepName::Verify]);
+            let given = given.running(repair).closed(OperationState::Succeeded);
+            let backup = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]);
+            given.running(backup).closed(OperationState::Succeeded)
+        }),
         ("the container is gone", Given::two_releases().workload(|workload| workload.containers.clear())),
         ("the workloads can't be seen", Given::two_releases().with(|world| world.workloads = Seen::Unknown(unseen("TargetNotFound")))),
         ("what should run can't be told", Given::two_releases().with(|world| world.kept.clear())),
@@ -52,6 +60,8 @@ fn what_runs_is_kept_as_it_should_be() {
       Repair 2 → 2: Deploy 2, Verify 1m
     a variable by hand
       Repair 2 → 2: Deploy 2, Verify 1m
+    it was put right a moment ago, and a point was taken since
+      Waiting DriftsAgain
     the container is gone
       Repair 2 → 2: Deploy 2, Verify 1m
     the workloads can't be seen

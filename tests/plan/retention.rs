@@ -105,10 +105,8 @@ fn a_backup_point_is_deleted_once_its_time_has_passed_and_nothing_needs_it() {
         ("the database can't be seen", aged().with(|world| world.database = Some(Seen::Unknown(unseen("DatabaseUnavailable"))))),
         ("a clean-up failed just now", {
             let given = aged();
-            let mut cleanup = operation(&given.0, Kind::Cleanup, 2, &[StepName::Expire]).failed_at(StepName::Expire);
-            cleanup.state = OperationState::Failed;
-            cleanup.finished_at = Some(at(990));
-            given.running(cleanup)
+            let cleanup = operation(&given.0, Kind::Cleanup, 2, &[StepName::Expire]).failed_at(StepName::Expire);
+            given.running(cleanup).closed(OperationState::Failed)
         }),
         ("a shadow is dropped first", aged().with(|world| world.status.shadows.push("shadow".to_owned()))),
         (

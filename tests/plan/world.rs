@@ -245,8 +245,12 @@ impl Given {
         self
     }
 
-    pub fn closed(mut self, end: OperationState) -> Self {
-        self.0.status = journal::closed(self.0.status, end, at(950)).expect("the row has a running operation");
+    pub fn closed(self, end: OperationState) -> Self {
+        self.closed_at(end, 950)
+    }
+
+    pub fn closed_at(mut self, end: OperationState, seconds: i64) -> Self {
+        self.0.status = journal::closed(self.0.status, end, at(seconds)).expect("the row has a running operation");
         self
     }
 

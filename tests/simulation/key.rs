@@ -8,9 +8,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use backout::{
     api::{
-        operation::{Approval, Kind, Loss, Operation, OperationState, Step, StepName, StepState},
+        operation::{Approval, Loss, Operation, OperationState, Step, StepName, StepState},
         release::Rollback,
-        status::{Aside, AutomaticRollback, HistoryEntry, Hold, Quarantined, ReleaseStatus, Switch},
+        status::{Aside, AutomaticRollback, HistoryEntry, Hold, Quarantined, ReleaseStatus, Switch, Upkeep},
     },
     plan::input::Life,
 };
@@ -119,6 +119,7 @@ fn status(status: &ReleaseStatus, now: Timestamp, hash: &mut DefaultHasher) {
         switches,
         asides,
         shadows,
+        upkeep,
         hold,
         restored_point,
         operations,
@@ -152,6 +153,9 @@ fn status(status: &ReleaseStatus, now: Timestamp, hash: &mut DefaultHasher) {
     for Aside { schema, operation, from, to, at: _, until: _, state } in asides {
         (schema, operation, from, to, *state as u8).hash(hash);
     }
+    for Upkeep { kind, step, state, started_at: _, finished_at } in upkeep {
+        (*kind as u8, step.as_str(), *state as u8, (age(now, *finished_at) / 1000).min(LONG_AGO)).hash(hash);
+    }
     hold.iter().for_each(|Hold { wanted, operation }| (wanted, operation).hash(hash));
     last.iter().for_each(|last| operation(last, now, hash));
 }
@@ -177,7 +181,7 @@ fn operation(operation: &Operation, now: Timestamp, hash: &mut DefaultHasher) {
         target,
         generation,
         started_at: _,
-        finished_at,
+        finished_at: _,
         steps,
     } = operation;
     // The plan's digest stands for every action of its steps.
@@ -188,9 +192,6 @@ fn operation(operation: &Operation, now: Timestamp, hash: &mut DefaultHasher) {
         (inserted, changed, deleted, by_scripts, uncertain, stale_after).hash(hash);
     }
     approval.iter().for_each(|Approval { state, by: _, at: _ }| (*state as u8).hash(hash));
-    if matches!(kind, Kind::Repair | Kind::Cleanup | Kind::Backup | Kind::Rehearse) {
-        finished_at.map(|at| (age(now, at) / 1000).min(LONG_AGO)).hash(hash);
-    }
     let mut ahead = *state == OperationState::Running;
     for Step { name, state, attempt, started_at, finished_at: _, retry_at, failures, message: _, progress: _, action: _ } in steps {
         (*state as u8).hash(hash);
