@@ -129,7 +129,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let controller = Controller::new(Api::<DeserializeGuard<Release>>::all(client.clone()), watcher::Config::default());
     let releases = controller.store();
     let access = Access::new(client.clone(), Stores::new(settings.backups(), settings.own_stores.clone()));
-    let pen = Pen::new(client.clone(), metrics.clone());
+    let pen = Pen::new(client.clone(), metrics.clone(), leadership.clone());
     let context = Arc::new(Context {
         eyes: Eyes::new(
             releases.clone(),
@@ -192,14 +192,18 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
+    // Until the last reconcile has ended: a pod that drains is alive, and is watched.
+    let farewell = CancellationToken::new();
     let mut served = tokio::spawn({
-        let (metrics, readiness, stop) = (metrics.clone(), readiness.clone(), stop.clone());
+        let (metrics, readiness, farewell) = (metrics.clone(), readiness.clone(), farewell.clone());
         let broken = |what, address| move |source| Error::Serve { what, address, source };
         let (listen, webhook_listen) = (settings.listen, settings.webhook_listen);
         async move {
             tokio::try_join!(
-                async { telemetry::serve(probes, metrics, readiness, stop.clone()).await.map_err(broken("probes and metrics", listen)) },
-                async { webhook::serve(messages, webhooks, stop.clone()).await.map_err(broken("webhooks", webhook_listen)) },
+                async {
+                    telemetry::serve(probes, metrics, readiness, farewell.clone()).await.map_err(broken("probes and metrics", listen))
+                },
+                async { webhook::serve(messages, webhooks, farewell.clone()).await.map_err(broken("webhooks", webhook_listen)) },
             )
             .map(drop)
         }
@@ -208,15 +212,15 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     tokio::select! {
         // What has to end at once comes first.
         biased;
-        result = &mut elected => joined(result)?,
-        result = &mut served => joined(result)?,
+        result = &mut elected => return joined(result),
+        result = &mut served => return joined(result),
         () = controller => tracing::info!("stopped"),
         () = overdue => tracing::warn!("a reconcile did not end within {} s; it goes on after the next start", DRAIN.as_secs()),
         never = primed => match never {},
     }
     // No reconcile is left: they ended, or were dropped with the controller. Only now may another replica begin.
-    stop.cancel();
     release.cancel();
+    farewell.cancel();
     joined(elected.await)?;
     match tokio::time::timeout(FAREWELL, served).await {
         Ok(result) => joined(result),

@@ -23,6 +23,7 @@ use crate::{
     },
     cluster::{self, within},
     error::Class,
+    lease::Leadership,
     plan::{
         Verdict,
         journal::{self, Look, Outcome},
@@ -54,12 +55,13 @@ pub struct Pen {
     client: Client,
     recorder: Recorder,
     metrics: Metrics,
+    leadership: Leadership,
 }
 
 impl Pen {
-    pub fn new(client: Client, metrics: Metrics) -> Self {
+    pub fn new(client: Client, metrics: Metrics, leadership: Leadership) -> Self {
         let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: None };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, metrics }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, metrics, leadership }
     }
 
     /// Writes down that the source was seen since a `requestedAt` token was set: a look that failed is no answer to it.
@@ -295,9 +297,7 @@ impl Pen {
             uid: metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        if let Err(error) = within("publishing an event", self.recorder.publish(&event, &object)).await {
-            tracing::warn!(release = name, %error, "an event was lost");
-        }
+        self.publish(&name, &event, &object).await;
         let patch = json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": others}});
         match within(format!("writing the finalizers of Release {name}"), api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)))
             .await
@@ -359,15 +359,24 @@ impl Pen {
         Ok(written)
     }
 
-    /// Tells people. An event that can't be sent changes nothing about what was done.
+    /// Tells people.
     async fn tell(&self, release: &Release, told: Told) {
         let Told { type_, reason, note } = told;
         // Events with the same reason and action are counted together under the first one's text. Each operation's are its own.
         let operation = operation(release).map_or(0, |operation| operation.id);
         tracing::info!(namespace = release.namespace(), release = release.name_any(), reason, "{note}");
         let event = Event { type_, action: format!("Operation{operation}"), reason, note: Some(shortened(note)), secondary: None };
-        if let Err(error) = within("publishing an event", self.recorder.publish(&event, &release.object_ref(&()))).await {
-            tracing::warn!(release = release.name_any(), %error, "an event was lost");
+        self.publish(&release.name_any(), &event, &release.object_ref(&())).await;
+    }
+
+    /// An event that can't be sent changes nothing about what was done. Nor is one sent by a process that was stopped before it could tell
+    /// of its last write and wakes when another leads: it would be read as news.
+    async fn publish(&self, release: &str, event: &Event, object: &ObjectReference) {
+        if !self.leadership.holds() {
+            return tracing::warn!(release, reason = event.reason, "an event was not sent: another process leads");
+        }
+        if let Err(error) = within("publishing an event", self.recorder.publish(event, object)).await {
+            tracing::warn!(release, %error, "an event was lost");
         }
     }
 }

@@ -45,7 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("observe", &["access", "api", "cluster", "mysql", "plan::heeds_source", "plan::input", "secret"]),
     ("plan", &["api"]),
     ("reach", &[]),
-    ("record", &["api", "cluster", "error", "plan::Verdict", "plan::journal", "plan::summary", "telemetry"]),
+    ("record", &["api", "cluster", "error", "lease", "plan::Verdict", "plan::journal", "plan::summary", "telemetry"]),
     ("secret", &[]),
     ("stores", &["reach", "secret"]),
     ("target", &["cluster", "error"]),

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::support::{
     bed::{column, execute, variable},
-    crashing::Crashing,
     operator,
     place::{Place, condition, entry, not_ready, ready},
+    process::{ALONE, Process},
 };
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 async fn an_operator_killed_after_every_status_write_converges() {
     let _away = operator::keep_away().await;
     let place = Place::alone("crashing").await;
-    let operator = Crashing::start(&place).await;
+    let operator = Process::start(&place, &ALONE).await;
     let mut spec = place.spec();
     // The operator runs on the node, where the cluster's names are not known.
     spec["database"]["mysql"]["host"] = json!(variable("BED_MYSQL_HOST"));
@@ -78,7 +78,7 @@ async fn an_operator_killed_after_every_status_write_converges() {
     assert_eq!(beside.len(), 1, "one swap, one aside, no shadow left: {beside:?}");
     println!("failed release with restore: {crashes} crashes");
 
-    operator.stop().await;
+    operator.kill().await;
 }
 
 async fn rows(place: &Place) -> Vec<String> {

@@ -106,7 +106,7 @@ async fn no_secret_is_found_in_anything_that_the_operator_leaves_behind() {
     let backups = tempfile::tempdir().expect("a temporary folder can be made");
     let folder = backups.path().display().to_string();
     let arguments = ["--leader-elect", "false", "--backups", &folder, "--log", "debug"];
-    let operator = Process::start(&place.client, &arguments).await;
+    let operator = Process::start(&place, &arguments).await;
 
     let ca = fs::read_to_string(variable("BED_CA")).expect("the bed has a CA");
     let database = json!({"username": place.database, "password": DATABASE.word, "ca.crt": ca, "tls.key": KEY.word});

@@ -2,10 +2,10 @@
 
 pub mod bed;
 pub mod clients;
-pub mod crashing;
 pub mod operator;
 pub mod parts;
 pub mod place;
 pub mod process;
 pub mod repository;
 pub mod s3;
+pub mod trap;

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::scene::{PATIENCE, Scene};
 use crate::support::{
     bed::{redis, root},
-    crashing::Write,
+    trap::Write,
 };
 
 /// Between two looks. An effect that is over sooner would be missed, which the caller notices.

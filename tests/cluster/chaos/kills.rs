@@ -10,7 +10,7 @@ use super::{
     amid::{self, Amid},
     scene::{Clock, PATIENCE, Play, Scene, Survived},
 };
-use crate::support::crashing::{
+use crate::support::trap::{
     Then,
     When::{self, After, Before},
     Write,

@@ -4,7 +4,10 @@
 use backout::api::operation::StepName;
 
 use super::scene::{Clock, PATIENCE, Play, Scene, Survived};
-use crate::support::crashing::{Crashing, Then, When::After, Write};
+use crate::support::{
+    process::Process,
+    trap::{Then, When::After, Write},
+};
 
 /// Shorter than the time that a request to the API server may take: the answer that a woken leader finds is not too old by that.
 const LEASE: [&str; 6] = ["--lease-duration", "4s", "--lease-renew-deadline", "3s", "--lease-retry", "1s"];
@@ -22,7 +25,7 @@ pub async fn frozen(scene: &mut Scene, play: Play, step: StepName, next: Option<
     let trap = first.trap(scene.at(play, Write::Started(step), After), Then::Hold);
     scene.ask(play).await;
     let held = trap.wait(PATIENCE).await;
-    first.freeze().await;
+    first.signal("STOP").await;
     let clock = Clock::start();
     let mut lost = scene.rest(play).await;
     if let Some(next) = next {
@@ -31,20 +34,20 @@ pub async fn frozen(scene: &mut Scene, play: Play, step: StepName, next: Option<
     }
     // The answer is there when it wakes.
     drop(held);
-    first.thaw().await;
+    first.signal("CONT").await;
     let status = first.ended(PATIENCE).await;
     assert!(!status.success() && first.log().contains(LOST), "it ends because it does not lead any more:\n{}", first.log());
     lost += scene.account.whole(&scene.place, &scene.clients, scene.runs).await;
-    first.stop().await;
-    second.stop().await;
+    first.kill().await;
+    second.kill().await;
     scene.operator.run().await;
     clock.stop(lost)
 }
 
 /// One of two operators that share a Lease and a store.
-async fn start(scene: &Scene, name: &str) -> Crashing {
+async fn start(scene: &Scene, name: &str) -> Process {
     let backups = scene.operator.backups().display().to_string();
     let mut arguments = vec!["--pod-name", name, "--pod-namespace", &scene.place.namespace, "--backups", &backups];
     arguments.extend(LEASE);
-    Crashing::start_with(&scene.place, &arguments).await
+    Process::start(&scene.place, &arguments).await
 }

@@ -19,6 +19,8 @@ use crate::support::{operator, parts::Part};
 use amid::Amid;
 use scene::{Clock, Play, Scene, Survived};
 
+/// Of a log, where a fault was not survived.
+const LAST_LINES: usize = 40;
 const PLAYS: [Play; 3] = [Play::Deploy, Play::Revert, Play::Restore];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,14 +117,14 @@ impl Table {
             (Play::Restore, StepName::Restore),
         ] {
             let place = format!("{}: {}", play.as_str(), step.as_str());
-            self.play("API server away for 20 s".to_owned(), place, async |scene| servers::api_server_away(scene, play, step).await).await;
+            self.play("API server away".to_owned(), place, async |scene| servers::api_server_away(scene, play, step).await).await;
         }
         self.one("git server away", "deploy: before Keep", servers::source_away_before).await;
         self.one("Redis away", "git revert: before Preflight", servers::cache_away_before).await;
         self.one("git server away", "deploy: from Preflight on", servers::source_away_amid).await;
         self.one("Redis away", "git revert: from Fence on", servers::cache_away_amid).await;
-        self.one("kubelet dead for 15 s", "deploy: rollout", servers::kubelet_away).await;
-        self.one("containerd dead for 15 s", "git revert: Fence", servers::containerd_away).await;
+        self.one("kubelet dead", "deploy: rollout", servers::kubelet_away).await;
+        self.one("containerd dead", "git revert: Fence", servers::containerd_away).await;
         self.one("git server away", "spec.rollbackTo", servers::rollback_without_source).await;
         self.one("image on no node", "deploy: Preflight", servers::image_missing).await;
     }
@@ -161,7 +163,9 @@ impl Table {
         let survived = line.end.is_ok();
         self.lines.push(line);
         if !survived {
-            println!("the operator's log ends with\n{}", self.scene.operator.log());
+            let log = self.scene.operator.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("the operator's log ends with\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
             for part in Part::ALL {
                 part.start().await;
             }

@@ -14,8 +14,9 @@ use super::whole::Account;
 use crate::support::{
     bed::{column, eventually, execute, variable},
     clients::Clients,
-    crashing::{Crashing, Held, Sprung, Then, Trap, When, Write},
     place::{NAME, Place, condition, not_ready, ready},
+    process::{ALONE, Process},
+    trap::{Held, Sprung, Then, Trap, When, Write},
 };
 
 /// No fault takes longer to be survived, and no operator longer to come to a trap.
@@ -75,7 +76,7 @@ impl Play {
 
 pub struct Scene {
     pub place: Place,
-    pub operator: Crashing,
+    pub operator: Process,
     pub clients: Clients,
     pub account: Account,
     /// What runs, at rest.
@@ -87,7 +88,7 @@ impl Scene {
     /// The first release runs, and clients are at work.
     pub async fn new(name: &str) -> Self {
         let place = Place::alone(name).await;
-        let operator = Crashing::start(&place).await;
+        let operator = Process::start(&place, &ALONE).await;
         write(&place, Content::Base);
         place.repository.push("liqui 1.0.0");
         place.create(spec(&place, &operator).await).await.expect("the Release is accepted");
@@ -105,7 +106,7 @@ impl Scene {
     }
 
     pub async fn close(self) {
-        self.operator.stop().await;
+        self.operator.kill().await;
         self.clients.stop().await;
     }
 
@@ -240,7 +241,7 @@ pub struct Survived {
 }
 
 /// The one place where the Release of all faults is described.
-async fn spec(place: &Place, operator: &Crashing) -> Value {
+async fn spec(place: &Place, operator: &Process) -> Value {
     let mut spec = place.spec();
     // The operator runs on the node, where the cluster's names are not known.
     spec["database"]["mysql"]["host"] = json!(variable("BED_MYSQL_HOST"));

@@ -1,8 +1,6 @@
 //! Every server that an operation needs goes away in the middle of it and comes back: database, API server, cache, source,
-//! node. What must be in the middle is found by the operator's own writes or by a fact, never by time; how long a server
-//! stays away is the fault itself.
-
-use std::time::Duration;
+//! node. What must be in the middle is found by the operator's own writes or by a fact, and a server stays away until the operator has
+//! met with that often enough: nothing goes by time.
 
 use axum::http::Method;
 use backout::api::{
@@ -17,19 +15,20 @@ use super::{
 };
 use crate::support::{
     bed::column,
-    crashing::{
-        Then,
+    parts::Part,
+    place::{condition, ready},
+    process::Asks,
+    trap::{
+        Held, Then,
         When::{self, After, Before},
         Write,
     },
-    parts::Part,
-    place::{condition, ready},
 };
 
-/// Longer than any request to the API server may take, so that each one in flight fails.
-const API_SERVER_AWAY: Duration = Duration::from_secs(20);
-/// Several looks at a rollout, and less than what Kubernetes takes for a lost node.
-const NODE_AWAY: Duration = Duration::from_secs(15);
+/// Requests that fail before the API server is back: the one in flight, and some of those that try it again.
+const IN_VAIN: usize = 5;
+/// Looks at a rollout before the node works again; less than what Kubernetes takes for a lost node.
+const LOOKS: usize = 40;
 
 /// MariaDB is killed in the middle of a step's effect, and started again.
 pub async fn database_killed(scene: &mut Scene, play: Play, step: StepName, middle: Amid) -> Survived {
@@ -43,14 +42,14 @@ pub async fn database_killed(scene: &mut Scene, play: Play, step: StepName, midd
     middle.seen(scene).await;
     if middle.takes_bulk() {
         // Stopping a server takes a moment, in which the effect would come to its end.
-        scene.operator.freeze().await;
+        scene.operator.signal("STOP").await;
         assert!(middle.still(scene).await, "{} was over before the server was killed", step.as_str());
     }
     let clock = Clock::start();
     Part::MariaDb.kill().await;
     Part::MariaDb.start().await;
     if middle.takes_bulk() {
-        scene.operator.thaw().await;
+        scene.operator.signal("CONT").await;
     }
     hold.release().await;
     let lost = scene.rest(play).await;
@@ -63,7 +62,7 @@ pub async fn api_server_away(scene: &mut Scene, play: Play, step: StepName) -> S
     let clock = Clock::start();
     Part::ApiServer.kill().await;
     drop(held);
-    tokio::time::sleep(API_SERVER_AWAY).await;
+    scene.operator.asks(Asks::InVain, IN_VAIN, PATIENCE).await;
     Part::ApiServer.start().await;
     let lost = scene.rest(play).await;
     clock.stop(lost)
@@ -155,11 +154,11 @@ pub async fn containerd_away(scene: &mut Scene) -> Survived {
     away(scene, Part::Containerd, held, Play::Revert).await
 }
 
-async fn away(scene: &mut Scene, part: Part, held: crate::support::crashing::Held, play: Play) -> Survived {
+async fn away(scene: &mut Scene, part: Part, held: Held, play: Play) -> Survived {
     let clock = Clock::start();
     part.kill().await;
     drop(held);
-    tokio::time::sleep(NODE_AWAY).await;
+    scene.operator.asks(Asks::ForDeployment, LOOKS, PATIENCE).await;
     part.start().await;
     let lost = scene.rest(play).await;
     clock.stop(lost)
