@@ -468,7 +468,7 @@ async fn run_step(
         release.status.as_ref().and_then(|status| status.operation.as_ref()).and_then(|operation| operation.steps.get(index)).cloned()
     };
     let planned = recorded(&release);
-    let _place = match planned.as_ref().map_or(Ok(None), |step| context.hands.place(step)) {
+    let place = match planned.as_ref().map_or(Ok(None), |step| context.hands.place(&release, step)) {
         Ok(place) => place,
         Err(Full { message, again }) => {
             context.pen.queue(&release, index, message, now).await?;
@@ -488,7 +488,7 @@ async fn run_step(
     let (listener, heard) = watch::channel(None);
     let over = CancellationToken::new();
     let run = async {
-        let outcome = context.hands.run(&begun, &step, desired, now, &listener).await;
+        let outcome = context.hands.run(&begun, &step, place, desired, now, &listener).await;
         over.cancel();
         outcome
     };

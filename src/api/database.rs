@@ -11,10 +11,28 @@ use super::{
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.rehearseMigrations) || !has(self.backup) || !has(self.backup.encryption) || has(self.backup.encryption.identitySecretRef)").message("spec.database.rehearseMigrations reads what is encrypted: set backup.encryption.identitySecretRef, or leave it out"))]
 pub struct DatabaseSpec {
     pub mysql: MysqlSpec,
     #[serde(default)]
     pub backup: BackupSpec,
+    /// Run a release's migrations, and their down scripts, on a copy of the data before they are run on the data; absent: they are not. The
+    /// copy is the backup point from before the release, so this needs Restore in spec.rollback.database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearse_migrations: Option<RehearseMigrations>,
+}
+
+/// How long the two parts of it may take.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RehearseMigrations {
+    /// Loading the copy. Where that takes longer, the release goes on without, and its step says so.
+    #[serde(default = "defaults::within")]
+    pub within: Span,
+    /// All up scripts of a release together. Where they take longer on the copy, the release fails before the data is touched; absent:
+    /// however long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Span>,
 }
 
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,6 +159,9 @@ mod defaults {
     }
     pub fn store_url() -> String {
         "file:///var/lib/backout/backups".to_owned()
+    }
+    pub fn within() -> Span {
+        Span::seconds(10 * 60)
     }
     pub fn keep_for() -> Span {
         Span::seconds(30 * 24 * 60 * 60)

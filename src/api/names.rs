@@ -38,16 +38,16 @@ pub fn point(release: &str, number: u64) -> String {
     format!("{release}-{number}-predeploy")
 }
 
-/// `BackupPoint` that was due at `due`, or because there was none. The operation that takes it is part of the name: another, which may take it of
-/// another database, never finds its files.
-pub fn scheduled_point(release: &str, due: Option<Timestamp>, operation: &str) -> String {
+/// `BackupPoint` that was due at `due`, or because there was none. Which database and store are part of the name: what was taken of another one
+/// is never found under it, and what a capture that was cut off has left goes with the next try.
+pub fn scheduled_point(release: &str, due: Option<Timestamp>, place: &str) -> String {
     let due = due.map_or_else(|| "first".to_owned(), |due| due.strftime("%Y%m%dt%H%M%S").to_string());
-    format!("{release}-{due}-scheduled-{}", short(&Sha256::digest(operation)))
+    format!("{release}-{due}-scheduled-{}", short(&Sha256::digest(place)))
 }
 
-/// `BackupPoint` that somebody asked for, taken by this operation.
-pub fn manual_point(release: &str, operation: &str) -> String {
-    format!("{release}-manual-{}", short(&Sha256::digest(operation)))
+/// `BackupPoint` that somebody asked for with `token`; the same holds.
+pub fn manual_point(release: &str, token: &str, place: &str) -> String {
+    format!("{release}-manual-{}", short(&Sha256::digest(format!("{token} {place}"))))
 }
 
 /// Folder of a backup point below a store's URL: names of Releases repeat across namespaces and lives, uids don't.

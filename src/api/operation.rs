@@ -268,6 +268,7 @@ pub enum StepName {
     Keep,
     Preflight,
     BackUp,
+    RehearseMigrations,
     Migrate,
     Deploy,
     FlushCache,
@@ -290,6 +291,7 @@ impl StepName {
             Self::Keep => "Keep",
             Self::Preflight => "Preflight",
             Self::BackUp => "BackUp",
+            Self::RehearseMigrations => "RehearseMigrations",
             Self::Migrate => "Migrate",
             Self::Deploy => "Deploy",
             Self::FlushCache => "FlushCache",
@@ -324,14 +326,14 @@ impl StepName {
             Self::Unfence => "Unfencing",
             Self::Approve => "AwaitingApproval",
             Self::Discard | Self::Expire => "CleaningUp",
-            Self::Rehearse => "Rehearsing",
+            Self::Rehearse | Self::RehearseMigrations => "Rehearsing",
         }
     }
 
     /// Whether the step only prepares: nothing that runs or is live has been touched when it gives up.
     pub const fn only_prepares(self) -> bool {
         match self {
-            Self::Keep | Self::Preflight | Self::BackUp | Self::Approve => true,
+            Self::Keep | Self::Preflight | Self::BackUp | Self::RehearseMigrations | Self::Approve => true,
             Self::Migrate
             | Self::Deploy
             | Self::FlushCache
@@ -355,6 +357,7 @@ impl StepName {
             Self::Keep
             | Self::Preflight
             | Self::BackUp
+            | Self::RehearseMigrations
             | Self::Deploy
             | Self::FlushCache
             | Self::Verify
@@ -399,6 +402,17 @@ pub enum Action {
         /// The `backout.dev/backupAt` token that asks for it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<String>,
+    },
+    /// Apply these migrations of the release, in this order, to a copy of the data, and take them back.
+    #[serde(rename_all = "camelCase")]
+    RehearseMigrations {
+        release: u64,
+        migrations: Vec<u64>,
+        point: String,
+        scratch: String,
+        within: Span,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_most: Option<Span>,
     },
     /// Apply these migrations of the release, in this order.
     #[serde(rename_all = "camelCase")]
@@ -479,6 +493,7 @@ impl Action {
             Self::Keep { .. } => StepName::Keep,
             Self::Preflight { .. } => StepName::Preflight,
             Self::BackUp { .. } => StepName::BackUp,
+            Self::RehearseMigrations { .. } => StepName::RehearseMigrations,
             Self::Migrate { .. } => StepName::Migrate,
             Self::Deploy { .. } => StepName::Deploy,
             Self::FlushCache { .. } => StepName::FlushCache,

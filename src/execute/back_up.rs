@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, Outcome, Task, done, place_beside, waiting};
+use super::{Error, Outcome, Task, done, waiting};
 use crate::{
     api::{BackupPoint, BackupPointSpec, BackupPointStatus, backup_point::PointReason, names},
     cluster::within,
@@ -37,11 +37,7 @@ pub async fn run_beside(task: &Task<'_>, number: u64, point: &str, reason: Point
     if let Some(ended) = captures.ended(task) {
         return record(task, reason, (point, None), ended?).await;
     }
-    if !captures.runs(task) {
-        let place = match place_beside(task) {
-            Ok(place) => place,
-            Err(later) => return Ok(later),
-        };
+    if let Some(place) = task.take_place() {
         captures.begin(task, place, "capture", capture(task, task.database().await?, number, point).await?);
     }
     waiting(format!("BackupPoint {point} is being taken"))

@@ -7,10 +7,10 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 
-use super::Task;
-use crate::mysql;
+use super::{Place, Task, operation, uid};
+use crate::{api::Release, mysql};
 
 /// What runs, by the uid of its Release.
 pub struct Beside<T>(Arc<Mutex<HashMap<String, Running<T>>>>);
@@ -52,18 +52,13 @@ impl<T: Send + 'static> Beside<T> {
         })
     }
 
-    pub fn runs(&self, task: &Task<'_>) -> bool {
-        self.with(|running| running.get(task.uid()).is_some_and(|running| running.operation == task.operation()))
+    /// Whether this operation has begun it, and not yet heard what came of it.
+    pub fn runs(&self, release: &Release) -> bool {
+        self.with(|running| running.get(uid(release)).is_some_and(|running| running.operation == operation(release)))
     }
 
     /// Begins it, for as long as a step may last, in one of the places that bound how many run at the same time.
-    pub fn begin(
-        &self,
-        task: &Task<'_>,
-        place: OwnedSemaphorePermit,
-        doing: &'static str,
-        work: impl Future<Output = mysql::Result<T>> + Send + 'static,
-    ) {
+    pub fn begin(&self, task: &Task<'_>, place: Place, doing: &'static str, work: impl Future<Output = mysql::Result<T>> + Send + 'static) {
         let limit: Duration = task.release.spec.timeout.0;
         let work = tokio::spawn(async move {
             let _place = place;

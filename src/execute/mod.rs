@@ -16,12 +16,16 @@ mod keep;
 mod migrate;
 mod preflight;
 mod rehearse;
+mod rehearse_migrations;
 mod restore;
 mod revert_schema;
 mod stage;
 mod verify;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use beside::Beside;
 use futures::future::BoxFuture;
@@ -79,6 +83,9 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Pause before one that found no place asks again.
 const NEXT_PLACE: Duration = Duration::from_secs(1);
 
+/// One of the places that there are.
+pub type Place = OwnedSemaphorePermit;
+
 /// Every place is taken.
 pub struct Full {
     pub message: String,
@@ -103,20 +110,35 @@ impl Hands {
     }
 
     /// A place for a step that reads or writes a whole database. It is asked for before the step is begun, so that waiting for
-    /// it counts against no deadline, and held until the step has run.
-    pub fn place(&self, step: &Step) -> Result<Option<OwnedSemaphorePermit>, Full> {
-        if !matches!(step.action, Action::BackUp { reason: PointReason::PreDeploy, .. } | Action::Stage { .. }) {
-            return Ok(None);
-        }
-        let message = || format!("waiting for its turn: {} backups and loads of other Releases are under way", STREAMS - BESIDE);
-        Arc::clone(&self.streams).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
+    /// it counts against no deadline, and held until the step has run, or what it has begun beside.
+    pub fn place(&self, release: &Release, step: &Step) -> Result<Option<Place>, Full> {
+        let (places, count, what) = match &step.action {
+            Action::BackUp { reason: PointReason::PreDeploy, .. } | Action::Stage { .. } | Action::RehearseMigrations { .. } => {
+                (&self.streams, STREAMS - BESIDE, "backups and loads")
+            }
+            Action::BackUp { .. } | Action::Rehearse { .. } if self.captures.runs(release) || self.rehearsals.runs(release) => {
+                return Ok(None);
+            }
+            Action::BackUp { .. } | Action::Rehearse { .. } => (&self.beside, BESIDE, "scheduled backups and rehearsals"),
+            _ => return Ok(None),
+        };
+        let message = || format!("waiting for its turn: {count} {what} of other Releases are under way");
+        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| Full { message: message(), again: NEXT_PLACE })
     }
 
-    /// Runs one step of `release`'s operation, and lets `listener` know how far it has come. `desired` is what the source holds now:
-    /// only Keep reads it, and only where its digest is the one that was planned.
-    pub async fn run(&self, release: &Release, step: &Step, desired: Option<&Desired>, now: Timestamp, listener: &Listener) -> Outcome {
+    /// Runs one step of `release`'s operation in its place, and lets `listener` know how far it has come. `desired` is what the source holds
+    /// now: only Keep reads it, and only where its digest is the one that was planned.
+    pub async fn run(
+        &self,
+        release: &Release,
+        step: &Step,
+        place: Option<Place>,
+        desired: Option<&Desired>,
+        now: Timestamp,
+        listener: &Listener,
+    ) -> Outcome {
         let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
-        let task = Task { hands: self, release, namespace, name, listener };
+        let task = Task { hands: self, release, namespace, name, place: Mutex::new(place), listener };
         if !matches!(step.action, Action::Rehearse { .. }) {
             self.rehearsals.stop(task.uid());
         }
@@ -137,6 +159,10 @@ impl Hands {
                 Box::pin(back_up::run(&task, *number, point))
             }
             Action::BackUp { release: number, point, reason, token: _ } => Box::pin(back_up::run_beside(&task, *number, point, *reason)),
+            Action::RehearseMigrations { release: number, migrations, point, scratch, within, at_most } => {
+                let copy = rehearse_migrations::Copy { point, scratch, within: within.0 };
+                Box::pin(rehearse_migrations::run(&task, step.attempt, (*number, migrations), copy, *at_most))
+            }
             Action::Migrate { release: number, migrations } => Box::pin(migrate::run(&task, *number, migrations)),
             Action::Deploy { release: number } => Box::pin(deploy::run(&task, step, *number)),
             Action::FlushCache { prefix } => Box::pin(flush_cache::run(&task, prefix)),
@@ -220,6 +246,8 @@ struct Task<'a> {
     release: &'a Release,
     namespace: String,
     name: String,
+    /// Until something that goes on beside takes it over.
+    place: Mutex<Option<Place>>,
     listener: &'a Listener,
 }
 
@@ -230,6 +258,10 @@ impl Task<'_> {
     /// Asked right before each effect of a step that has several: in between, this process may have been frozen and replaced.
     fn may_act(&self) -> Result<(), Error> {
         if self.hands.leadership.holds() { Ok(()) } else { Err(Error::Replaced) }
+    }
+
+    fn take_place(&self) -> Option<Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Since when somebody of this process could look.
@@ -317,7 +349,7 @@ impl Task<'_> {
     }
 
     fn uid(&self) -> &str {
-        self.release.metadata.uid.as_deref().unwrap_or("no-uid")
+        uid(self.release)
     }
 
     /// The Release as the database knows it.
@@ -333,7 +365,7 @@ impl Task<'_> {
 
     /// Number of the operation that runs.
     fn number(&self) -> u64 {
-        self.release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id)
+        number(self.release)
     }
 
     /// Metadata of an object that stays when the Release goes, because what runs needs it.
@@ -367,8 +399,20 @@ impl Task<'_> {
 
     /// The operation as the database knows it.
     fn operation(&self) -> String {
-        names::operation(self.uid(), self.number())
+        operation(self.release)
     }
+}
+
+fn uid(release: &Release) -> &str {
+    release.metadata.uid.as_deref().unwrap_or("no-uid")
+}
+
+fn number(release: &Release) -> u64 {
+    release.status.as_ref().and_then(|status| status.operation.as_ref()).map_or(0, |operation| operation.id)
+}
+
+fn operation(release: &Release) -> String {
+    names::operation(uid(release), number(release))
 }
 
 fn seen(mysql::Progress { part, done, total }: mysql::Progress) -> Seen {
@@ -383,13 +427,6 @@ fn seen(mysql::Progress { part, done, total }: mysql::Progress) -> Seen {
 
 /// A pause between two looks at something that is on its way; short, because each is one cheap request.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-/// A place for work that nobody waits for; `Err`: it has to wait for one.
-fn place_beside(task: &Task<'_>) -> Result<OwnedSemaphorePermit, Outcome> {
-    let message = || format!("waiting for its turn: {BESIDE} scheduled backups and rehearsals of other Releases are under way");
-    let later = |_| Outcome::Waiting { message: message(), again: NEXT_PLACE, failures: None };
-    Arc::clone(&task.hands.beside).try_acquire_owned().map_err(later)
-}
 
 fn done(message: impl Into<String>) -> Result<Outcome, Error> {
     Ok(Outcome::Done { message: message.into() })

@@ -5,9 +5,8 @@
 
 use jiff::Timestamp;
 use kube::Api;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Error, Outcome, Task, checks, done, place_beside, waiting};
+use super::{Error, Outcome, Place, Task, checks, done, waiting};
 use crate::{
     api::{
         BackupPoint, Span,
@@ -25,11 +24,7 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
         return Ok(Outcome::Failed { message: format!("BackupPoint {point} is gone") });
     };
     let Some(ended) = rehearsals.ended(task) else {
-        if !rehearsals.runs(task) {
-            let place = match place_beside(task) {
-                Ok(place) => place,
-                Err(later) => return Ok(later),
-            };
+        if let Some(place) = task.take_place() {
             begin(task, place, point, scratch).await?;
         }
         return waiting(format!("{point} is loaded into {scratch} and compared"));
@@ -58,7 +53,7 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
     }
 }
 
-async fn begin(task: &Task<'_>, place: OwnedSemaphorePermit, point: &str, scratch: &str) -> Result<(), Error> {
+async fn begin(task: &Task<'_>, place: Place, point: &str, scratch: &str) -> Result<(), Error> {
     let store = task.readable_store().await?;
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
     let questions = checks::questions(task);

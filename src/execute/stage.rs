@@ -2,7 +2,9 @@
 //!
 //! Idempotent: a shadow that is complete says so itself; anything less goes on at the chunks that are missing. Nothing live is touched.
 
-use super::{Error, Outcome, Task, done, place_beside};
+use std::sync::Arc;
+
+use super::{Error, Outcome, Task, done};
 use crate::{
     api::operation::Staged,
     error::Class,
@@ -19,10 +21,11 @@ pub async fn run(task: &Task<'_>, point: &str, shadow: &str) -> Result<Outcome, 
 /// Begins to do the same beside a release that bakes, and goes on at it until it is done or what hinders it does not pass by itself.
 /// Whatever becomes of it is for a rollback to find: what is missing is loaded then.
 pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
-    if task.hands.stages.runs(task) {
+    if task.hands.stages.runs(task.release) {
         return;
     }
-    let Ok(place) = place_beside(task) else { return };
+    // Nobody waits for it, also not for a place.
+    let Ok(place) = Arc::clone(&task.hands.beside).try_acquire_owned() else { return };
     let (database, store) = match (task.database().await, task.readable_store().await) {
         (Ok(database), Ok(store)) => (database.with_connections(1), store),
         (Err(error), _) | (_, Err(error)) => return tracing::warn!(point, shadow, %error, "not staged"),

@@ -67,6 +67,21 @@ pub async fn discard(database: &Database, schema: &str) -> Result<()> {
     Ok(())
 }
 
+/// Drops what an earlier attempt left in a schema that is only tried in.
+pub(super) async fn make_room(database: &Database, scratch: &str) -> Result<()> {
+    check_name(database.name(), scratch)?;
+    let mut session = database.session().await?;
+    let there = sign(&mut session, scratch).await?;
+    session.close().await;
+    match there {
+        Some(Beside { state: Standing::Aside, .. }) => {
+            let reason = "it holds what a cut-over replaced; choose another name".to_owned();
+            Err(Error::Schema { schema: scratch.to_owned(), reason })
+        }
+        Some(_) | None => discard(database, scratch).await,
+    }
+}
+
 /// Only names that can't be the live schema's or anybody else's.
 pub(super) fn check_name(database: &str, schema: &str) -> Result<()> {
     let prefix = format!("{database}_backout_");
@@ -250,16 +265,23 @@ fn is_ours(table: &str) -> bool {
     matches!(table, SIGN | CHUNKS | NOTES)
 }
 
-/// Drops a schema whose name was checked, if this engine made it or nothing else is in it.
+/// Drops a schema whose name was checked, if this engine made it or nothing else is in it. What was only loaded, or tried, is dropped
+/// whatever migrations have made in it; among what a cut-over replaced may be objects that somebody put there.
 pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<()> {
     if !exists(session, schema).await? {
         return Ok(());
     }
     let listing = inspect::list(session, schema).await?;
-    let signed = has_sign(session, schema).await?;
-    if !listing.unsupported.is_empty()
-        || (!signed && (!listing.sequences.is_empty() || listing.tables.iter().any(|table| !is_ours(&table.name))))
-    {
+    let sign = sign(session, schema).await?;
+    let is_foreign = match sign.map(|sign| sign.state) {
+        Some(Standing::Loading | Standing::Complete) => false,
+        Some(Standing::Aside) => !listing.unsupported.is_empty(),
+        None => {
+            let has_tables = listing.tables.iter().any(|table| !is_ours(&table.name));
+            has_tables || !listing.sequences.is_empty() || !listing.unsupported.is_empty()
+        }
+    };
+    if is_foreign {
         let reason = "it holds objects that Backout did not put there; look at it and drop it by hand".to_owned();
         return Err(Error::Schema { schema: schema.to_owned(), reason });
     }

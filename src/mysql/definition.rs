@@ -1,5 +1,7 @@
 //! What a table is, in the server's own words, and a fingerprint of the whole schema.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use super::bookkeeping::is_own;
@@ -34,18 +36,25 @@ pub(super) fn without_counter(definition: &str) -> String {
     }
 }
 
-/// sha256 over the definitions of all tables, the engine's own excluded: equal as long as no DDL took effect.
-pub(super) async fn fingerprint(session: &mut Session, schema: &str) -> Result<String> {
+/// The definitions of all tables, the engine's own excluded, without their counters.
+pub(super) async fn all(session: &mut Session, schema: &str) -> Result<BTreeMap<String, String>> {
     let sql = format!("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE <> 'VIEW'", literal(schema));
     let mut names = Vec::new();
     for row in session.rows("list the tables", &sql).await? {
         names.push(row.string(0)?);
     }
-    names.retain(|name| !is_own(name));
-    names.sort();
-    let mut hash = Sha256::new();
-    for name in names {
+    let mut definitions = BTreeMap::new();
+    for name in names.into_iter().filter(|name| !is_own(name)) {
         let definition = without_counter(&of(session, schema, &name).await?);
+        definitions.insert(name, definition);
+    }
+    Ok(definitions)
+}
+
+/// sha256 over the definitions: equal as long as no DDL took effect.
+pub(super) async fn fingerprint(session: &mut Session, schema: &str) -> Result<String> {
+    let mut hash = Sha256::new();
+    for definition in all(session, schema).await?.into_values() {
         // With lengths, so that no two lists of definitions give the same bytes.
         hash.update((definition.len() as u64).to_be_bytes());
         hash.update(definition);

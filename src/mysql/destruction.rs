@@ -136,7 +136,7 @@ fn only_known_settings(tokens: &[Token]) -> bool {
 }
 
 /// A statement that is one `/*! … */` as a whole either runs or does not: what is in it is what it can do at most.
-fn plain(text: &str) -> Result<&str, ()> {
+pub(super) fn plain(text: &str) -> Result<&str, ()> {
     let inner = ["/*!", "/*M!"].iter().find_map(|open| text.strip_prefix(open)?.strip_suffix("*/"));
     let text = inner.map_or(text, |inner| inner.trim_start_matches(|c: char| c.is_ascii_digit()));
     let has_code = text.contains("/*!") || text.contains("/*M!") || (inner.is_some() && text.contains("*/"));

@@ -138,6 +138,13 @@ impl Database {
         self
     }
 
+    /// The same with a schema beside the live one in its place.
+    pub(super) fn in_schema(&self, beside: &str) -> Self {
+        let mut copy = self.clone();
+        copy.endpoint.database = beside.to_owned();
+        copy
+    }
+
     pub(super) fn listening(&self) -> &Listening {
         &self.listening
     }

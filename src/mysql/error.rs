@@ -77,7 +77,17 @@ pub enum Error {
     )]
     MigrationChanged { version: u64, name: String, recorded: String, given: String },
     #[error("migration {version} {name}, statement {statement} of {of}: {message}; {state}")]
-    Migration { version: u64, name: String, statement: usize, of: usize, message: String, state: SchemaState, class: Class },
+    Migration {
+        version: u64,
+        name: String,
+        statement: usize,
+        of: usize,
+        /// The server's error number, where it refused the statement now.
+        code: Option<u16>,
+        message: String,
+        state: SchemaState,
+        class: Class,
+    },
 }
 
 /// What a failed migration left behind.
@@ -172,6 +182,7 @@ impl Error {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
+            Self::Migration { code, .. } => *code,
             _ => None,
         }
     }

@@ -233,7 +233,7 @@ impl Run<'_> {
                 (Effect::Definition | Effect::Invisible | Effect::Emptying, false) => return self.progress(index + 1).await,
                 (Effect::Invisible, true) => {
                     let message = "it was interrupted, and whether it ran can't be seen".to_owned();
-                    return self.give_up(index, message).await;
+                    return self.give_up(index, None, message).await;
                 }
                 _ => {}
             }
@@ -269,11 +269,11 @@ impl Run<'_> {
             if before.is_some() {
                 update(self.session, self.row.version, "fingerprint = NULL, message = NULL").await?;
             }
-            return Err(self.failed(index, message, SchemaState::Resumable, Class::Transient));
+            return Err(self.failed(index, Some(code), message, (SchemaState::Resumable, Class::Transient)));
         }
         let nothing_before = self.statements.iter().take(index).all(|statement| statement.effect == Effect::Session);
         if !unchanged || !nothing_before {
-            return self.give_up(index, message).await;
+            return self.give_up(index, Some(code), message).await;
         }
         let version = self.row.version;
         match self.direction {
@@ -285,21 +285,22 @@ impl Run<'_> {
                 update(self.session, version, &sql).await?;
             }
         }
-        Err(self.failed(index, message, SchemaState::Untouched, Class::Permanent))
+        Err(self.failed(index, Some(code), message, (SchemaState::Untouched, Class::Permanent)))
     }
 
-    async fn give_up(&mut self, index: usize, message: String) -> Result<()> {
+    async fn give_up(&mut self, index: usize, code: Option<u16>, message: String) -> Result<()> {
         let sql = format!("state = {}, statements_done = {index}, message = {}", literal(State::Failed.word()), literal(&message));
         update(self.session, self.row.version, &sql).await?;
-        Err(self.failed(index, message, SchemaState::HalfMigrated, Class::Permanent))
+        Err(self.failed(index, code, message, (SchemaState::HalfMigrated, Class::Permanent)))
     }
 
-    fn failed(&self, index: usize, message: String, state: SchemaState, class: Class) -> Error {
+    fn failed(&self, index: usize, code: Option<u16>, message: String, (state, class): (SchemaState, Class)) -> Error {
         Error::Migration {
             version: self.row.version,
             name: self.row.name.clone(),
             statement: index + 1,
             of: self.statements.len(),
+            code,
             message,
             state,
             class,
@@ -346,6 +347,7 @@ fn half_migrated(row: &Applied, of: usize) -> Error {
         name: row.name.clone(),
         statement: row.statements_done.saturating_add(1),
         of,
+        code: None,
         message: row.message.clone().unwrap_or_default(),
         state: SchemaState::HalfMigrated,
         class: Class::Permanent,

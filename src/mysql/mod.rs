@@ -8,6 +8,7 @@
 //! capture   live schema ──one instant──▶ files + manifest         touches nothing
 //! load      files ──digests checked──▶ shadow schema, compared    touches nothing live
 //! rehearse  load, and drop it again: how long a restore takes     touches nothing live
+//! try_migrations   load, and run scripts there, forth and back    touches nothing live
 //! forget    the manifest, then the files                          touches nothing live
 //! loss      live ⟷ shadow: what a cut-over would take away        touches nothing
 //! swap      live ─▶ aside, shadow ─▶ live, one RENAME TABLE       atomic; undone by a swap with that aside as its source
@@ -65,9 +66,11 @@ mod store;
 mod stored;
 mod summary;
 mod swap;
+mod trial;
 mod unblocked;
 mod views;
 mod widening;
+mod within;
 
 pub use beside::{Beside, Standing, discard};
 pub use bookkeeping::{Applied, MARKER, MIGRATIONS, Marker, State};
@@ -95,5 +98,6 @@ pub use store::{Store, ask_store, forget};
 pub use stored::{On, StoredKind, StoredObject};
 pub use summary::{Encryption, Summary, read_summary};
 pub use swap::{Swap, Swapped, swap};
+pub use trial::{Script, Trial, Tried, try_migrations};
 pub use unblocked::Blocker;
 pub use views::Agreement;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use object_store::path::Path;
 
-use super::beside::{self, Beside, Standing};
+use super::beside;
 use super::endpoint::Database;
 use super::error::{Error, Result};
 use super::ident::qualified;
@@ -31,7 +31,7 @@ pub struct Rehearsal {
 /// As [`load`]; [`Error::Mismatch`] also for a table that the server finds fault with; [`Error::Schema`] for a schema that holds what a
 /// cut-over replaced. After another error than these something may be left in the schema.
 pub async fn rehearse(database: &Database, store: &Store, prefix: &Path, scratch: &str, questions: &[String]) -> Result<Rehearsal> {
-    make_room(database, scratch).await?;
+    beside::make_room(database, scratch).await?;
     let begun = Instant::now();
     let loaded = load(database, store, prefix, scratch).await;
     let took = begun.elapsed();
@@ -45,20 +45,6 @@ pub async fn rehearse(database: &Database, store: &Store, prefix: &Path, scratch
         beside::discard(database, scratch).await?;
     }
     checked
-}
-
-async fn make_room(database: &Database, scratch: &str) -> Result<()> {
-    beside::check_name(database.name(), scratch)?;
-    let mut session = database.session().await?;
-    let there = beside::sign(&mut session, scratch).await?;
-    session.close().await;
-    match there {
-        Some(Beside { state: Standing::Aside, .. }) => {
-            let reason = "it holds what a cut-over replaced; choose another name".to_owned();
-            Err(Error::Schema { schema: scratch.to_owned(), reason })
-        }
-        Some(_) | None => beside::discard(database, scratch).await,
-    }
 }
 
 /// What the server says of the tables, and what they say themselves.

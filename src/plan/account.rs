@@ -17,6 +17,7 @@ pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
     match action {
         Action::Stage { shadow, .. }
         | Action::Rehearse { scratch: shadow, .. }
+        | Action::RehearseMigrations { scratch: shadow, .. }
         | Action::Bake { stage: Some(Staged { shadow, .. }), .. }
             if !status.shadows.contains(shadow) =>
         {
@@ -41,6 +42,7 @@ pub fn begun(status: &mut ReleaseStatus, action: &Action, now: Timestamp) {
         | Action::RevertSchema { .. }
         | Action::Discard { .. }
         | Action::Rehearse { .. }
+        | Action::RehearseMigrations { .. }
         | Action::Expire { .. }
         | Action::Unfence { .. } => {}
     }
@@ -70,7 +72,7 @@ pub fn done(status: &mut ReleaseStatus, action: &Action, to: u64, now: Timestamp
             status.asides.retain(|aside| !schemas.contains(&aside.schema));
         }
         // It dropped what it had loaded.
-        Action::Rehearse { scratch, .. } => status.shadows.retain(|schema| schema != scratch),
+        Action::Rehearse { scratch, .. } | Action::RehearseMigrations { scratch, .. } => status.shadows.retain(|schema| schema != scratch),
         Action::Expire { points } => {
             let gone = |name: &String| points.iter().any(|expired| expired.point == *name);
             status

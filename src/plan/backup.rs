@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{housekeeping::Due, input::World};
+use super::{housekeeping::Due, input::World, report};
 use crate::api::{
     backup_point::PointReason,
     database::DatabaseSpec,
@@ -16,14 +16,16 @@ use crate::api::{
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Due> {
     let database = world.spec.database.as_ref()?;
     let asked = world.backup_at.as_ref().filter(|token| world.status.last_handled_backup_at.as_ref() != Some(token));
-    let operation = names::operation(&world.uid, world.status.operations + 1);
-    let (cause, why, point, reason) = if asked.is_some() {
+    let place = report::place(&world.spec).unwrap_or_default();
+    let (cause, why, point, reason) = if let Some(token) = asked {
         let cause = format!("{} asks for a backup point", names::BACKUP_AT);
-        (cause, "somebody asked for it", names::manual_point(&world.name, &operation), PointReason::Manual)
+        (cause, "somebody asked for it", names::manual_point(&world.name, token, &place), PointReason::Manual)
     } else {
         let (cause, due) = missed(world, database)?;
-        (cause, "by spec.database.backup.schedule", names::scheduled_point(&world.name, due, &operation), PointReason::Scheduled)
+        (cause, "by spec.database.backup.schedule", names::scheduled_point(&world.name, due, &place), PointReason::Scheduled)
     };
+    // A point that is there is never written over.
+    let point = if world.points.contains_key(&point) { format!("{point}-{}", world.status.operations + 1) } else { point };
     let action = Action::BackUp { release: current.release, point, reason, token: asked.cloned() };
     Some((Kind::Backup, cause, why, action))
 }
@@ -46,8 +48,10 @@ pub fn next(world: &World) -> Option<Timestamp> {
 
 /// From when the newest point is. The database server's clock says when it was taken: where that clock is behind, the same time would be due again.
 fn newest(world: &World) -> Option<Timestamp> {
-    let taken = world.own_points().pop().and_then(|(_, point)| point.taken_at)?;
-    let is_backup = |upkeep: &&Upkeep| upkeep.kind == Kind::Backup && upkeep.state == OperationState::Succeeded;
+    let (name, taken) = world.own_points().pop().and_then(|(name, point)| Some((name, point.taken_at?)))?;
+    let is_backup = |upkeep: &&Upkeep| {
+        upkeep.kind == Kind::Backup && upkeep.state == OperationState::Succeeded && world.status.last_backup_point.as_ref() == Some(name)
+    };
     let begun = world.status.upkeep.iter().find(is_backup).map(|upkeep| upkeep.started_at);
     Some(begun.map_or(taken, |begun| begun.max(taken)))
 }

@@ -117,6 +117,7 @@ fn left_as_it_was(world: &World, operation: &Operation, database: &DatabaseSeen)
         | Action::Approve { .. }
         | Action::Discard { .. }
         | Action::Rehearse { .. }
+        | Action::RehearseMigrations { .. }
         | Action::Expire { .. }
         | Action::Unfence { .. } => true,
     });

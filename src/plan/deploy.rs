@@ -10,7 +10,7 @@ use super::{
 };
 use crate::api::{
     backup_point::PointReason,
-    database::{DatabaseSpec, StagePolicy},
+    database::{DatabaseSpec, RehearseMigrations, StagePolicy},
     names,
     operation::{Action, Kind, Staged, Use},
     release::{Bake, Method},
@@ -18,12 +18,21 @@ use crate::api::{
 
 /// What is loaded while the release bakes: the point that is taken before it.
 fn staged(world: &World, actions: &[Action]) -> Option<Staged> {
-    let DatabaseSpec { mysql, backup } = world.spec.database.as_ref()?;
+    let DatabaseSpec { mysql, backup, rehearse_migrations: _ } = world.spec.database.as_ref()?;
     let point = actions.iter().find_map(|action| match action {
         Action::BackUp { point, .. } => Some(point.clone()),
         _ => None,
     })?;
     (backup.stage == StagePolicy::WhileBaking).then(|| Staged { shadow: names::shadow(&mysql.name, &world.uid, &point), point })
+}
+
+/// The migrations on a copy of what the point before them holds, where that is asked for.
+fn rehearsal(world: &World, release: u64, migrations: &[u64]) -> Option<Action> {
+    let DatabaseSpec { mysql, backup: _, rehearse_migrations } = world.spec.database.as_ref()?;
+    let RehearseMigrations { within, at_most } = rehearse_migrations.clone()?;
+    let point = names::point(&world.name, release);
+    let scratch = names::shadow(&mysql.name, &world.uid, &format!("migrations after {point}"));
+    Some(Action::RehearseMigrations { release, migrations: migrations.to_vec(), point, scratch, within, at_most })
 }
 
 /// Plans the deploy of `desired`, or says why it can't be begun.
@@ -76,6 +85,7 @@ pub fn plan(world: &World, desired: &Desired) -> Decision {
                 reason: PointReason::PreDeploy,
                 token: None,
             });
+            actions.extend(rehearsal(world, release, &pending));
         } else {
             why.push("spec.rollback.database has no Restore: no backup point is taken");
         }

@@ -322,7 +322,7 @@ fn limit(action: &Action, timeout: Span) -> Option<Span> {
         return Some(timeout);
     }
     match action.name() {
-        StepName::Keep | StepName::Preflight | StepName::BackUp | StepName::Approve | StepName::Bake => None,
+        StepName::Keep | StepName::Preflight | StepName::BackUp | StepName::RehearseMigrations | StepName::Approve | StepName::Bake => None,
         StepName::FlushCache => Some(timeout.min(FLUSH_LIMIT)),
         StepName::Migrate
         | StepName::Deploy
@@ -527,6 +527,7 @@ pub fn fence_of(operation: &Operation) -> Option<&Vec<Scale>> {
             | Action::Restore { .. }
             | Action::Discard { .. }
             | Action::Rehearse { .. }
+            | Action::RehearseMigrations { .. }
             | Action::Expire { .. } => {}
         }
     }

@@ -79,7 +79,7 @@ pub fn begin(world: &World, draft: Draft) -> Decision {
 
 /// Which database and which store: a step must not go on elsewhere than the ones before it.
 pub fn place(spec: &ReleaseSpec) -> Option<String> {
-    let DatabaseSpec { mysql, backup } = spec.database.as_ref()?;
+    let DatabaseSpec { mysql, backup, rehearse_migrations: _ } = spec.database.as_ref()?;
     Some(format!("{}, {}", mysql.place(), backup.store.url))
 }
 
@@ -96,6 +96,11 @@ fn describe(action: &Action) -> String {
         Action::Keep { release, .. } => format!("store release {release} where it can be gone back to without git"),
         Action::Preflight { .. } => "look at images, Secrets, workloads, database and cache; refuse before anything is touched".to_owned(),
         Action::BackUp { point, .. } => format!("capture the database as BackupPoint {point}"),
+        Action::RehearseMigrations { migrations, point, scratch, within, at_most, .. } => {
+            let numbers = numbers(migrations.iter().copied());
+            let limit = at_most.map(|limit| format!("; more than {limit} for all of them ends it")).unwrap_or_default();
+            format!("load {point} into schema {scratch} within {within}, apply {numbers} there and take them back{limit}")
+        }
         Action::Migrate { migrations, .. } => format!("apply migrations {}", numbers(migrations.iter().copied())),
         Action::Deploy { release } => format!("give the workloads the images, configuration and Secrets of release {release}"),
         Action::FlushCache { prefix } => format!("remove the keys below {prefix:?} from the cache"),

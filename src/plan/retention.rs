@@ -112,9 +112,11 @@ fn kept_by_plan(world: &World) -> BTreeSet<&str> {
     let by_history = status.history.iter().filter(is_needed).filter_map(|entry| entry.backup_point.as_deref());
     let by_spec = world.spec.rollback_to.as_ref().and_then(|pin| pin.backup_point.as_deref());
     let by_operation = status.operation.iter().flat_map(|operation| &operation.steps).filter_map(|step| match &step.action {
-        Action::BackUp { point, .. } | Action::Stage { point, .. } | Action::Restore { point, .. } | Action::Rehearse { point, .. } => {
-            Some(point.as_str())
-        }
+        Action::BackUp { point, .. }
+        | Action::Stage { point, .. }
+        | Action::Restore { point, .. }
+        | Action::Rehearse { point, .. }
+        | Action::RehearseMigrations { point, .. } => Some(point.as_str()),
         _ => None,
     });
     by_history.chain(by_spec).chain(by_operation).chain(status.restored_point.as_deref()).collect()

@@ -15,4 +15,5 @@ mod staging;
 mod stores;
 mod story;
 mod trust;
+mod trying;
 mod webhooks;

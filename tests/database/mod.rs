@@ -21,6 +21,7 @@ mod sealed;
 mod sequences;
 mod stored;
 mod swapping;
+mod trying;
 mod undo;
 
 use std::collections::BTreeMap;

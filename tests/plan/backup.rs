@@ -103,20 +103,21 @@ fn points_are_taken_by_schedule_and_on_request() {
             let given = newest(scheduled(), 395);
             let mut taken = operation(&given.0, Kind::Backup, 2, &[StepName::BackUp]);
             taken.started_at = at(405);
-            given.running(taken).closed(OperationState::Succeeded)
+            let given = given.running(taken).closed(OperationState::Succeeded);
+            given.with(|world| world.status.last_backup_point = Some("shop-2-predeploy".to_owned()))
         }),
     ];
     assert_snapshot!(table(rows), @r"
     nobody asks
       Ready ReconciliationSucceeded
     the newest point is from before the last time
-      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-07d4ddaf27
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-5241349b14
     one was taken since, for whatever reason
       Ready ReconciliationSucceeded
     no point of this database
-      Backup 2 → 2: BackUp shop-first-scheduled-07d4ddaf27
+      Backup 2 → 2: BackUp shop-first-scheduled-5241349b14
     one that is not complete is none
-      Backup 2 → 2: BackUp shop-first-scheduled-07d4ddaf27
+      Backup 2 → 2: BackUp shop-first-scheduled-5241349b14
     something else is asked for
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
     suspended
@@ -124,7 +125,7 @@ fn points_are_taken_by_schedule_and_on_request() {
     the workloads can't be seen
       Waiting away
     asked for, and no schedule
-      Backup 2 → 2: BackUp shop-manual-07d4ddaf27
+      Backup 2 → 2: BackUp shop-manual-c0a84686e6
     asked for, and it was taken
       Ready ReconciliationSucceeded
     it runs
@@ -140,9 +141,9 @@ fn points_are_taken_by_schedule_and_on_request() {
     the last one failed a moment ago, and something else was done since
       Ready ReconciliationSucceeded
     it failed a moment ago, and a person asks for a reset
-      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-0c92df5ab1
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-5241349b14
     a schema can't be dropped
-      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-0c92df5ab1
+      Backup 2 → 2: BackUp shop-20231114t222000-scheduled-5241349b14
     it was taken, says a database whose clock is behind, before it was due
       Ready ReconciliationSucceeded
     ");

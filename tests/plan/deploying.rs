@@ -2,7 +2,7 @@
 
 use backout::{
     api::{
-        database::StagePolicy,
+        database::{RehearseMigrations, StagePolicy},
         operation::{Kind, OperationState, StepName},
         release::{Bake, Method},
         status::ReleaseState,
@@ -24,6 +24,11 @@ fn staging(given: Given) -> Given {
     given.spec(|spec| spec.database.as_mut().expect("the fixture has a database").backup.stage = StagePolicy::WhileBaking)
 }
 
+fn trying(given: Given) -> Given {
+    let rehearsal = RehearseMigrations { within: "5m".parse().expect("a span"), at_most: None };
+    given.spec(|spec| spec.database.as_mut().expect("the fixture has a database").rehearse_migrations = Some(rehearsal))
+}
+
 #[test]
 fn a_deploy_has_the_steps_that_its_release_needs() {
     let bake = |spec: &mut backout::api::ReleaseSpec| {
@@ -38,6 +43,11 @@ fn a_deploy_has_the_steps_that_its_release_needs() {
             next_release().spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
         ),
         ("pending migrations, and the database is never taken back", next_release().spec(|spec| spec.rollback.database = Vec::new())),
+        ("pending migrations, and they are tried on a copy", trying(next_release())),
+        (
+            "they would be tried, and there is no copy",
+            trying(next_release()).spec(|spec| spec.rollback.database = vec![Method::RevertSchema]),
+        ),
         ("config only", Given::two_releases().asks(content(3, &[1, 2]))),
         ("a bake time", Given::two_releases().asks(content(3, &[1, 2])).spec(bake)),
         ("a bake time, and the point is staged meanwhile", staging(next_release().spec(bake))),
@@ -61,6 +71,10 @@ fn a_deploy_has_the_steps_that_its_release_needs() {
     pending migrations, and Restore is not among the ways back
       Deploy 2 → 3: Keep 3, Preflight 3 [3] database=Needed cache=Untouched, Migrate [3] of 3, Deploy 3, Verify 1m
     pending migrations, and the database is never taken back
+      Deploy 2 → 3: Keep 3, Preflight 3 [3] database=Needed cache=Untouched, Migrate [3] of 3, Deploy 3, Verify 1m
+    pending migrations, and they are tried on a copy
+      Deploy 2 → 3: Keep 3, Preflight 3 [3] database=Needed cache=Untouched, BackUp shop-3-predeploy, RehearseMigrations [3] of 3, Migrate [3] of 3, Deploy 3, Verify 1m
+    they would be tried, and there is no copy
       Deploy 2 → 3: Keep 3, Preflight 3 [3] database=Needed cache=Untouched, Migrate [3] of 3, Deploy 3, Verify 1m
     config only
       Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m

@@ -185,6 +185,12 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
         ("its checks failed, and it can only be restored", Given::failed_deploy(StepName::Verify).no_down(3)),
         ("its migration stands half way", Given::failed_deploy(StepName::Migrate).half_way(3)),
         ("its migration failed cleanly", Given::failed_deploy(StepName::Migrate).applied(&[1, 2])),
+        ("its migration failed on a copy", {
+            let given = Given::two_releases().release(3, content(3, &[1, 2, 3]), ReleaseState::Deploying).asks(content(3, &[1, 2, 3]));
+            let names = [StepName::Keep, StepName::Preflight, StepName::BackUp, StepName::RehearseMigrations, StepName::Migrate];
+            let failed = operation(&given.0, Kind::Deploy, 3, &names).failed_at(StepName::RehearseMigrations);
+            given.running(failed).closed(OperationState::Failed)
+        }),
         (
             "no release before it is known good",
             Given::failed_deploy(StepName::Verify)
@@ -237,6 +243,8 @@ fn a_failed_release_goes_back_by_itself_or_says_why_not() {
     its migration stands half way
       Rollback 2 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Restore shop-3-predeploy, FlushCache shop:, Unfence shop=3, Verify 1m
     its migration failed cleanly
+      Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Verify 1m
+    its migration failed on a copy
       Rollback 2 → 2 for 3: Preflight 2 [] database=Untouched cache=Needed, FlushCache shop:, Verify 1m
     no release before it is known good
       Stalled MissingRollbackTarget

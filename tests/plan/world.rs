@@ -330,6 +330,14 @@ fn action(name: StepName, release: u64) -> Action {
             Action::Preflight { release, migrations: Vec::new(), reverts: Vec::new(), database: Use::Needed, cache: Use::Needed }
         }
         StepName::BackUp => Action::BackUp { release, point: names::point("shop", release), reason: PointReason::PreDeploy, token: None },
+        StepName::RehearseMigrations => Action::RehearseMigrations {
+            release,
+            migrations: vec![release],
+            point: names::point("shop", release),
+            scratch: shadow,
+            within: Span::seconds(600),
+            at_most: None,
+        },
         StepName::Migrate => Action::Migrate { release, migrations: vec![release] },
         StepName::Deploy => Action::Deploy { release },
         StepName::FlushCache => Action::FlushCache { prefix: "shop:".to_owned() },
@@ -433,6 +441,7 @@ fn action_told(action: &Action) -> String {
             format!("{name} {release} {migrations:?} database={database:?} cache={cache:?}")
         }
         Action::BackUp { point, .. } | Action::Stage { point, .. } | Action::Restore { point, .. } => format!("{name} {point}"),
+        Action::RehearseMigrations { release, migrations, .. } => format!("{name} {migrations:?} of {release}"),
         Action::Migrate { release, migrations } => format!("{name} {migrations:?} of {release}"),
         Action::FlushCache { prefix } => format!("{name} {prefix}"),
         Action::Verify { within } => format!("{name} {within}"),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use backout::{
     api::{
         Span,
-        operation::{Action, ApprovalState, Expired, Loss, Revert, Risk, Tolerated},
+        operation::{Action, ApprovalState, Expired, Loss, Revert, Risk, StepName, Tolerated},
     },
     plan::{
         input::{AppliedSeen, DatabaseSeen},
@@ -135,6 +135,9 @@ impl Simulation {
         }
         match action {
             Action::BackUp { release, point, .. } => self.back_up(*release, point),
+            Action::RehearseMigrations { release, migrations, point, scratch, .. } => {
+                self.rehearse_migrations(*release, migrations, point, scratch)
+            }
             Action::Migrate { release, migrations } => self.migrate(operation, *release, migrations),
             Action::Stage { point, shadow } => self.stage(point, shadow),
             Action::RevertSchema { migrations, .. } => self.revert(operation, migrations),
@@ -199,6 +202,31 @@ impl Simulation {
         Ok(done())
     }
 
+    /// What the scripts do, they do to a copy.
+    fn rehearse_migrations(&mut self, release: u64, versions: &[u64], point: &str, scratch: &str) -> Result<Outcome, Stop> {
+        let loaded = self.stage(point, scratch)?;
+        if loaded != done() {
+            return Ok(loaded);
+        }
+        if let Err(away) = self.statement("inside a migration of a copy")? {
+            return Ok(away);
+        }
+        self.model.server.shadows.remove(scratch);
+        let Some(kept) = self.model.kept.get(&release) else { return Ok(retry("the release is not kept")) };
+        let tried = kept.content.migrations.iter().filter(|migration| versions.contains(&migration.version));
+        let mut scripts = tried.flat_map(|migration| [Some(&migration.up), migration.down.as_ref()]).flatten();
+        Ok(if scripts.all(|script| script.starts_with("Works ")) { done() } else { failed("a script failed on a copy") })
+    }
+
+    /// A script that failed on the copy is never run on the data.
+    fn was_tried(&mut self) -> Result<(), Stop> {
+        let steps = self.model.status.operation.iter().flat_map(|operation| &operation.steps);
+        match steps.filter(|step| step.name == StepName::RehearseMigrations).count() {
+            0 => Ok(()),
+            _ => self.broken("a migration that failed on a copy was run on the data".to_owned()),
+        }
+    }
+
     fn migrate(&mut self, operation: u64, release: u64, versions: &[u64]) -> Result<Outcome, Stop> {
         let Some(kept) = self.model.kept.get(&release).cloned() else {
             return Ok(retry("the release is not kept"));
@@ -228,10 +256,12 @@ impl Simulation {
             match self.run(operation, Deed::Up(*version), &migration.up)? {
                 Ran::Whole => self.model.server.set(*version, Some(RowState::Applied)),
                 Ran::Half => {
+                    self.was_tried()?;
                     self.model.server.set(*version, Some(RowState::Failed));
                     return Ok(failed("a statement failed half way"));
                 }
                 Ran::Nothing => {
+                    self.was_tried()?;
                     self.model.server.set(*version, None);
                     return Ok(failed("a statement failed"));
                 }

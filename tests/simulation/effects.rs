@@ -47,6 +47,7 @@ impl Simulation {
                 Ok(if self.model.kept.contains_key(release) { done() } else { retry("the release is not kept") })
             }
             Action::BackUp { .. }
+            | Action::RehearseMigrations { .. }
             | Action::Migrate { .. }
             | Action::Stage { .. }
             | Action::RevertSchema { .. }

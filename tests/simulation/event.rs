@@ -12,6 +12,8 @@ pub enum Event {
     EditSpec,
     /// Of the backup points the newest is kept, and what is younger than so many seconds. And points are staged while a release bakes.
     KeepFor(u64),
+    /// From now on migrations are run on a copy first.
+    RehearseMigrations,
     Automatic(bool),
     Methods(Vec<Method>),
     Pin(u64),
@@ -130,6 +132,9 @@ pub fn history(seed: u64) -> Vec<Event> {
     let mut events = vec![Event::Rounds(20)];
     if seed.is_multiple_of(2) {
         events.push(Event::KeepFor(10));
+    }
+    if seed % 4 == 1 {
+        events.push(Event::RehearseMigrations);
     }
     if random.below(3) == 0 {
         events.push(Event::Approval(policy(&mut random)));

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use backout::{
     api::{
         Content, Kept, Migration, Span,
-        database::{Retention, StagePolicy},
+        database::{RehearseMigrations, Retention, StagePolicy},
         names,
         operation::Operation,
         release::{ReleaseSpec, RollbackTo},
@@ -229,6 +229,10 @@ impl Model {
                     database.backup.retention = Some(retention.clone());
                     database.backup.stage = StagePolicy::WhileBaking;
                 });
+            }),
+            Event::RehearseMigrations => self.edit(|spec| {
+                let rehearsal = RehearseMigrations { within: Span::seconds(60), at_most: None };
+                spec.database.iter_mut().for_each(|database| database.rehearse_migrations = Some(rehearsal.clone()));
             }),
             Event::Automatic(automatic) => self.edit(|spec| spec.rollback.automatic = automatic),
             Event::Methods(ref methods) => self.edit(|spec| spec.rollback.database.clone_from(methods)),

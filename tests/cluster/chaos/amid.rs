@@ -46,7 +46,13 @@ pub const fn of(step: StepName) -> &'static [Amid] {
         StepName::Migrate | StepName::RevertSchema => &[Amid::Migration],
         StepName::Deploy => &[Amid::Request("PATCH", "/deployments/")],
         StepName::FlushCache => &[Amid::Flush],
-        StepName::Verify | StepName::Bake | StepName::Approve | StepName::Discard | StepName::Expire | StepName::Rehearse => &[],
+        StepName::RehearseMigrations
+        | StepName::Verify
+        | StepName::Bake
+        | StepName::Approve
+        | StepName::Discard
+        | StepName::Expire
+        | StepName::Rehearse => &[],
         StepName::Stage => &[Amid::Load],
         StepName::Fence | StepName::Unfence => &[Amid::Request("PATCH", "/scale")],
         StepName::Restore => &[Amid::Swap],

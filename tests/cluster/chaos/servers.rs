@@ -26,7 +26,7 @@ use crate::support::{
 };
 
 /// Requests that fail before the API server is back: the one in flight, and some of those that try it again.
-const IN_VAIN: usize = 5;
+const IN_VAIN: usize = 3;
 /// Looks at a rollout before the node works again; less than what Kubernetes takes for a lost node.
 const LOOKS: usize = 40;
 
