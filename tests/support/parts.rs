@@ -9,19 +9,21 @@ pub enum Part {
     ApiServer,
     Containerd,
     Git,
+    KubeProxy,
     Kubelet,
     MariaDb,
     Redis,
 }
 
 impl Part {
-    pub const ALL: [Self; 6] = [Self::ApiServer, Self::Containerd, Self::Git, Self::Kubelet, Self::MariaDb, Self::Redis];
+    pub const ALL: [Self; 7] = [Self::ApiServer, Self::Containerd, Self::Git, Self::KubeProxy, Self::Kubelet, Self::MariaDb, Self::Redis];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ApiServer => "apiserver",
             Self::Containerd => "containerd",
             Self::Git => "git",
+            Self::KubeProxy => "proxy",
             Self::Kubelet => "kubelet",
             Self::MariaDb => "mariadb",
             Self::Redis => "redis",

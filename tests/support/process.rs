@@ -73,6 +73,8 @@ struct Shared {
     armed: AtomicBool,
     looks: AtomicUsize,
     in_vain: AtomicUsize,
+    /// Bytes of the log that are of earlier lives.
+    earlier: AtomicUsize,
 }
 
 impl Process {
@@ -97,6 +99,7 @@ impl Process {
             armed: AtomicBool::new(false),
             looks: AtomicUsize::new(0),
             in_vain: AtomicUsize::new(0),
+            earlier: AtomicUsize::new(0),
         });
         let app = Router::new().fallback(forward).with_state(Arc::clone(&shared));
         let proxy = tokio::spawn(async move {
@@ -166,9 +169,15 @@ impl Process {
         std::fs::read_to_string(&self.shared.log).expect("the log can be read")
     }
 
-    /// Waits until the log has this text.
+    /// The same of this life.
+    fn said(&self) -> String {
+        self.log().get(self.shared.earlier.load(Ordering::SeqCst)..).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until it has logged this text, in this life.
     pub async fn says(&self, text: &str, deadline: Duration) {
-        if timeout(deadline, eventually("the log says so", deadline * 2, async || self.log().contains(text).then_some(()))).await.is_err() {
+        if timeout(deadline, eventually("the log says so", deadline * 2, async || self.said().contains(text).then_some(()))).await.is_err()
+        {
             panic!("waited {} s in vain for {text:?} in\n{}", deadline.as_secs(), self.log());
         }
     }
@@ -196,8 +205,8 @@ impl Process {
     /// The address on which it serves `what`.
     pub async fn listening(&self, what: &str) -> SocketAddr {
         eventually("the operator listens", PATIENCE, async || {
-            let log = self.log();
-            let line = log.lines().find(|line| line.contains(&format!("serving {what}")))?;
+            let said = self.said();
+            let line = said.lines().find(|line| line.contains(&format!("serving {what}")))?;
             let (_, rest) = line.split_once("Some(")?;
             rest.split_once(')')?.0.parse().ok()
         })
@@ -241,6 +250,8 @@ impl Shared {
 
     async fn restart(&self) {
         self.kill().await;
+        let earlier = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        self.earlier.store(usize::try_from(earlier).unwrap_or(usize::MAX), Ordering::SeqCst);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).expect("a log can be written");
         let child = Command::new(env!("CARGO_BIN_EXE_backout"))
             .args(["run", "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0", "--data"])

@@ -33,7 +33,7 @@ async fn an_operator_killed_around_the_steps_that_change_the_database_goes_on() 
     table.end().await;
 }
 
-#[ignore = "stops the bed's servers, and takes twenty-five minutes: `make chaos` runs it on a bed of its own, in CI too"]
+#[ignore = "stops the bed's servers, and takes twenty-five minutes: `make chaos` runs it on a bed of its own"]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_survived() {
     let _away = operator::keep_away().await;

@@ -63,7 +63,10 @@ pub async fn api_server_away(scene: &mut Scene, play: Play, step: StepName) -> S
     Part::ApiServer.kill().await;
     drop(held);
     scene.operator.asks(Asks::InVain, IN_VAIN, PATIENCE).await;
+    // By itself it asks again after half a minute, and leads clients and checks to pods that are gone until then.
+    Part::KubeProxy.kill().await;
     Part::ApiServer.start().await;
+    Part::KubeProxy.start().await;
     let lost = scene.rest(play).await;
     clock.stop(lost)
 }
