@@ -29,7 +29,7 @@ use super::rows::{Shape, Writer};
 use super::store::{Store, Upload, sweep};
 use super::stored::{self, StoredObject};
 use super::summary::{Summary, read_summary};
-use super::{definition, sequence, swap, views};
+use super::{definition, granted, sequence, swap, views};
 
 /// What a backup is called and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +149,7 @@ async fn take(database: &Database, session: &mut Session, store: &Store, prefix:
         tables,
         stored,
         objects,
+        grants: granted::on(session, database.name()).await?,
     })
 }
 

@@ -148,7 +148,7 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 }
 
 /// `LIKE` as the server applies it to schema names in grants.
-fn matches(pattern: &str, schema: &str) -> bool {
+pub(super) fn matches(pattern: &str, schema: &str) -> bool {
     let mut pattern_chars = pattern.chars();
     match pattern_chars.next() {
         None => schema.is_empty(),

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::checksum::TableSum;
 use super::chunk::Range;
 use super::error::{Error, Result};
+use super::granted::Granted;
 use super::sequence::Sequence;
 use super::store::{self, Store};
 use super::stored::StoredObject;
@@ -73,6 +74,9 @@ pub struct Manifest {
     /// Views, triggers, routines and events, in the order in which they can be made.
     #[serde(default)]
     pub objects: Vec<StoredObject>,
+    /// Who may do what, as far as the account that took it may see that; for people.
+    #[serde(default)]
+    pub grants: Vec<Granted>,
 }
 
 /// A place in the server's binary log.

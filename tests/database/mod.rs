@@ -12,6 +12,7 @@ mod by_hand;
 mod carrying;
 mod cloud;
 mod cut_off;
+mod granted;
 mod migrations;
 mod ownership;
 mod proxy;
