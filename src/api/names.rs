@@ -55,6 +55,11 @@ pub fn folder(namespace: &str, uid: &str, point: &str) -> String {
     format!("{namespace}/{uid}/{point}")
 }
 
+/// The URL of a folder below a store's.
+pub fn location(store: &str, folder: &str) -> String {
+    format!("{}/{folder}", store.trim_end_matches('/'))
+}
+
 /// `ConfigMap` for one set of configuration values: the same values have the same name, other values another.
 pub fn config_map(release: &str, config: &std::collections::BTreeMap<String, String>) -> String {
     let mut hash = Sha256::new();

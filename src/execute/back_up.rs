@@ -34,11 +34,11 @@ pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, E
 /// While release `number` runs, and beside whatever else is asked for.
 pub async fn run_beside(task: &Task<'_>, number: u64, point: &str, reason: PointReason) -> Result<Outcome, Error> {
     let captures = &task.hands.captures;
-    if let Some(ended) = captures.ended(task) {
+    if let Some(ended) = captures.ended(task.release) {
         return record(task, reason, (point, None), ended?).await;
     }
     if let Some(place) = task.take_place() {
-        captures.begin(task, place, "capture", capture(task, task.database().await?, number, point).await?);
+        captures.begin(task.release, place, "capture", capture(task, task.database().await?, number, point).await?);
     }
     waiting(format!("BackupPoint {point} is being taken"))
 }
@@ -51,7 +51,7 @@ async fn capture(
     point: &str,
 ) -> Result<impl Future<Output = mysql::Result<Taken>> + Send + use<>, Error> {
     let (store, spec, prefix) = (task.store().await?, task.database_spec()?, task.prefix(point));
-    let (place, location) = (spec.mysql.place(), task.location(&spec.backup.store.url, &prefix));
+    let (place, location) = (spec.mysql.place(), names::location(&spec.backup.store.url, prefix.as_ref()));
     let what = mysql::Capture { point: point.to_owned(), operation: task.operation(), release: number };
     Ok(async move {
         let summary = mysql::capture(&database, &store, &prefix, &what).await?;

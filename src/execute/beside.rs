@@ -9,7 +9,7 @@ use std::{
 use futures::FutureExt as _;
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{Place, Task, operation, uid};
+use super::{Place, operation, uid};
 use crate::{api::Release, mysql};
 
 /// What runs, by the uid of its Release.
@@ -42,12 +42,11 @@ impl<T: Send + 'static> Beside<T> {
     }
 
     /// What came of the work for this operation; `None` while it runs, or where none for it does.
-    pub fn ended(&self, task: &Task<'_>) -> Option<mysql::Result<T>> {
-        let (uid, operation) = (task.uid(), task.operation());
+    pub fn ended(&self, release: &Release) -> Option<mysql::Result<T>> {
         self.with(|running| {
-            let of_it = running.get_mut(uid).filter(|running| running.operation == operation)?;
+            let of_it = running.get_mut(uid(release)).filter(|running| running.operation == operation(release))?;
             let ended = (&mut of_it.work).now_or_never()?;
-            running.remove(uid);
+            running.remove(uid(release));
             Some(ended.unwrap_or_else(|error| Err(mysql::Error::Lost { doing: "work beside".to_owned(), reason: error.to_string() })))
         })
     }
@@ -58,8 +57,14 @@ impl<T: Send + 'static> Beside<T> {
     }
 
     /// Begins it, for as long as a step may last, in one of the places that bound how many run at the same time.
-    pub fn begin(&self, task: &Task<'_>, place: Place, doing: &'static str, work: impl Future<Output = mysql::Result<T>> + Send + 'static) {
-        let limit: Duration = task.release.spec.timeout.0;
+    pub fn begin(
+        &self,
+        release: &Release,
+        place: Place,
+        doing: &'static str,
+        work: impl Future<Output = mysql::Result<T>> + Send + 'static,
+    ) {
+        let limit: Duration = release.spec.timeout.0;
         let work = tokio::spawn(async move {
             let _place = place;
             match timeout(limit, work).await {
@@ -67,7 +72,7 @@ impl<T: Send + 'static> Beside<T> {
                 Err(_) => Err(mysql::Error::TimedOut { doing: doing.to_owned(), limit }),
             }
         });
-        let replaced = self.with(|running| running.insert(task.uid().to_owned(), Running { operation: task.operation(), work }));
+        let replaced = self.with(|running| running.insert(uid(release).to_owned(), Running { operation: operation(release), work }));
         if let Some(replaced) = replaced {
             replaced.work.abort();
         }

@@ -387,11 +387,6 @@ impl Task<'_> {
         })
     }
 
-    /// The URL of a folder in the store.
-    fn location(&self, store: &str, prefix: &object_store::path::Path) -> String {
-        format!("{}/{prefix}", store.trim_end_matches('/'))
-    }
-
     /// Folder of a backup point in the store.
     fn prefix(&self, point: &str) -> object_store::path::Path {
         object_store::path::Path::from(names::folder(&self.namespace, self.uid(), point))

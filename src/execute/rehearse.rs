@@ -23,7 +23,7 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
         rehearsals.stop(task.uid());
         return Ok(Outcome::Failed { message: format!("BackupPoint {point} is gone") });
     };
-    let Some(ended) = rehearsals.ended(task) else {
+    let Some(ended) = rehearsals.ended(task.release) else {
         if let Some(place) = task.take_place() {
             begin(task, place, point, scratch).await?;
         }
@@ -58,7 +58,7 @@ async fn begin(task: &Task<'_>, place: Place, point: &str, scratch: &str) -> Res
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
     let questions = checks::questions(task);
     let work = async move { mysql::rehearse(&database, &store, &prefix, &scratch, &questions).await };
-    task.hands.rehearsals.begin(task, place, "rehearse", work);
+    task.hands.rehearsals.begin(task.release, place, "rehearse", work);
     Ok(())
 }
 

@@ -46,5 +46,5 @@ pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
             }
         }
     };
-    task.hands.stages.begin(task, place, "stage", work);
+    task.hands.stages.begin(task.release, place, "stage", work);
 }

@@ -14,7 +14,7 @@ use super::stored::{StoredKind, StoredObject};
 /// Engines whose tables hold their rows themselves.
 const ENGINES: [&str; 4] = ["innodb", "aria", "myisam", "memory"];
 /// Words with which a statement has effects elsewhere, or on what those after it mean.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: &[&str] = &[
     "outfile",
     "dumpfile",
     "tablespace",
@@ -27,6 +27,9 @@ const ELSEWHERE: [&str; 11] = [
     "sys_exec",
     "sys_eval",
 ];
+
+/// What `SET` says before a character set in which the server is to read what follows.
+const CHARACTER_SETS: &[&str] = &["names", "character", "charset", "character_set_client"];
 
 /// What there is besides the tables of a copy.
 pub(super) struct Around {
@@ -78,13 +81,13 @@ impl Around {
         }
         let words: Vec<String> = tokens.iter().filter_map(word).collect();
         let has = |wanted: &str| words.iter().any(|word| word == wanted);
-        if let Some(word) = ELSEWHERE.into_iter().find(|word| has(word)) {
+        if let Some(word) = ELSEWHERE.iter().find(|word| has(word)) {
             return Some(format!("has {}", word.to_uppercase()));
         }
         if makes_another_engines(&tokens) {
             return Some(format!("makes a table of an engine that is none of {}", ENGINES.join(", ")));
         }
-        if has("set") && ["names", "character", "charset", "character_set_client"].iter().any(|word| has(word)) && !speaks_utf8(&tokens) {
+        if words.first().is_some_and(|word| word == "set") && CHARACTER_SETS.iter().any(|word| has(word)) && !names_utf8(&tokens) {
             return Some("sets a character set in which text may mean something else".to_owned());
         }
         let is_named =
@@ -119,10 +122,8 @@ fn makes_another_engines(tokens: &[Token]) -> bool {
     tokens.iter().enumerate().any(|(at, token)| is_engine(token) && !is_known(named(at)))
 }
 
-/// Whether each character set that is named is UTF-8, or the one that a table or column is to have.
-fn speaks_utf8(tokens: &[Token]) -> bool {
-    let is_set = tokens.first().and_then(word).is_some_and(|word| word == "set");
-    !is_set || tokens.iter().any(|token| token.to_string().trim_matches(['\'', '"']).to_lowercase().starts_with("utf8"))
+fn names_utf8(tokens: &[Token]) -> bool {
+    tokens.iter().any(|token| token.to_string().trim_matches(['\'', '"']).to_lowercase().starts_with("utf8"))
 }
 
 /// In lower case; of a variable without what marks it as one.

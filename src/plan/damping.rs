@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use super::{Decision, Verdict, input::World, target::rest};
+use super::{Decision, Verdict, input::World, journal::age, target::rest};
 use crate::api::{operation::Kind, status::HistoryEntry};
 
 /// So often the same release may be asked for within the window before the source counts as flapping: a push, its revert and
@@ -45,10 +45,5 @@ pub fn too_many_rollbacks(world: &World, failed: u64, target: &HistoryEntry, fai
 /// Something puts the workloads back each time they were put right: repairing without a pause would be a fight.
 pub fn repaired_lately(world: &World, differences: &[String]) -> Option<Decision> {
     let last = world.status.upkeep.iter().find(|upkeep| upkeep.kind == Kind::Repair)?;
-    let at = Some(last.finished_at).filter(|at| age(world.now, *at) < PAUSE_AFTER_REPAIR)?;
-    Some(rest(world, Verdict::drifts_again(differences, at)))
-}
-
-fn age(now: Timestamp, then: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+    (age(world.now, last.finished_at) < PAUSE_AFTER_REPAIR).then(|| rest(world, Verdict::drifts_again(differences, last.finished_at)))
 }

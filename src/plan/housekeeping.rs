@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::{
     Decision, backup,
     input::World,
+    journal::age,
     report::{self, Aim, Draft},
     retention,
 };
@@ -63,9 +64,9 @@ pub type Due = (Kind, String, &'static str, Action);
 
 /// Not where the last of its kind failed a moment ago. Whatever else came after that.
 fn may_begin(world: &World, step: StepName) -> bool {
-    let paused = |at| Duration::try_from(world.now.duration_since(at)).unwrap_or_default() < PAUSE_AFTER_FAILURE;
-    let failed = |upkeep: &&Upkeep| upkeep.step == step && upkeep.kind.keeps_house() && upkeep.state == OperationState::Failed;
-    !world.status.upkeep.iter().find(failed).is_some_and(|upkeep| paused(upkeep.finished_at))
+    let failed = |upkeep: &Upkeep| upkeep.step == step && upkeep.kind.keeps_house() && upkeep.state == OperationState::Failed;
+    let pauses = |upkeep: &Upkeep| failed(upkeep) && age(world.now, upkeep.finished_at) < PAUSE_AFTER_FAILURE;
+    !world.status.upkeep.iter().any(pauses)
 }
 
 fn discard(world: &World) -> Option<Due> {

@@ -545,6 +545,11 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_secs(1_u64 << attempt.saturating_sub(1).min(5)).min(LONGEST_BACKOFF)
 }
 
+/// How long ago `then` was; nothing where it is still to come.
+pub fn age(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
 pub fn after(now: Timestamp, pause: Duration) -> Option<Timestamp> {
     now.checked_add(signed(pause)).ok()
 }

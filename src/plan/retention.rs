@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{
     Decision, housekeeping,
     input::{Life, PointSeen, Seen, World},
+    journal::age,
 };
 use crate::api::{
     Span,
@@ -31,8 +32,7 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     let retention = retention.as_ref()?;
     let kept = kept_by_plan(world);
     let is_candidate = |(name, point, _): &(&String, &PointSeen, Timestamp)| {
-        let folder = format!("{}/{}", store.url.trim_end_matches('/'), names::folder(&world.namespace, &world.uid, name));
-        let here = point.location.as_ref() == Some(&folder);
+        let here = point.location.as_ref() == Some(&names::location(&store.url, &names::folder(&world.namespace, &world.uid, name)));
         here && point.life == Life::Wanted && !kept.contains(name.as_str())
     };
     let candidates: Vec<_> = outlived(world, retention).into_iter().filter(is_candidate).collect();
@@ -97,7 +97,7 @@ fn outlived<'a>(world: &'a World, retention: &Retention) -> Vec<(&'a String, &'a
         let newest = usize::try_from(retention.keep_last.max(1)).unwrap_or(usize::MAX);
         outlived.extend(points.into_iter().skip(newest));
     }
-    outlived.retain(|(_, _, taken)| age(world, *taken) > retention.keep_for.0);
+    outlived.retain(|(_, _, taken)| age(world.now, *taken) > retention.keep_for.0);
     outlived.sort_by_key(|(name, _, taken)| (*taken, *name));
     outlived
 }
@@ -128,10 +128,6 @@ fn can_be_undone(world: &World, entry: &HistoryEntry) -> bool {
 }
 
 fn why(world: &World, Retention { keep_for, keep_last }: &Retention, taken: Timestamp) -> String {
-    let age = Span(Duration::from_secs(age(world, taken).as_secs()));
+    let age = Span(Duration::from_secs(age(world.now, taken).as_secs()));
     format!("taken at {taken}, {age} ago; retention keeps {keep_for} and the newest {keep_last}")
-}
-
-fn age(world: &World, taken: Timestamp) -> Duration {
-    Duration::try_from(world.now.duration_since(taken)).unwrap_or_default()
 }

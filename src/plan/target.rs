@@ -346,7 +346,7 @@ fn failure(operation: &Operation) -> String {
 fn until_next(world: &World, decision: Decision) -> Decision {
     match (decision, housekeeping::next(world)) {
         (Decision::Rest { verdict, again }, Some(next)) => {
-            let left = Duration::try_from(next.duration_since(world.now)).unwrap_or_default();
+            let left = journal::age(next, world.now);
             Decision::Rest { verdict, again: again.min(left.max(Duration::from_secs(1))) }
         }
         (decision, _) => decision,

@@ -290,10 +290,7 @@ async fn nothing_runs_on_a_migration_that_failed_half_way_until_a_restore_answer
     place.until("1.0.0 is ready", PATIENCE, ready("1.0.0")).await;
     let (before, replicas) = (tables(&place).await, replicas(&place).await);
     place.write_release("1.1.0");
-    place.repository.write(
-        "liqui-api/migrations/0009_half.up.sql",
-        "CREATE TABLE half_way (id INT PRIMARY KEY);\nALTER TABLE absent ADD COLUMN x INT;\n",
-    );
+    place.write_half_migration();
     place.repository.push("a migration that fails half way");
     let status = place.until("it is stopped", PATIENCE, not_ready("RollbackDisabled")).await;
     let (_, _, message) = condition(&status, "Ready").expect("Ready is set");

@@ -38,10 +38,7 @@ async fn a_migration_that_fails_on_a_copy_never_touches_the_data() {
 
     let before = schema(&place).await;
     place.write_release("1.1.0");
-    place.repository.write(
-        "liqui-api/migrations/0009_half.up.sql",
-        "CREATE TABLE half_way (id INT PRIMARY KEY);\nALTER TABLE absent ADD COLUMN x INT;\n",
-    );
+    place.write_half_migration();
     place.repository.push("a migration that fails half way");
     let status = place.until("it is given up", PATIENCE, not_ready("RolledBack")).await;
     let (_, _, message) = condition(&status, "Ready").expect("Ready is set");

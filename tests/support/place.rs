@@ -247,6 +247,12 @@ impl Place {
         );
     }
 
+    /// Adds a migration whose second statement fails to what the caller pushes.
+    pub fn write_half_migration(&self) {
+        let up = "CREATE TABLE half_way (id INT PRIMARY KEY);\nALTER TABLE absent ADD COLUMN x INT;\n";
+        self.repository.write("liqui-api/migrations/0009_half.up.sql", up);
+    }
+
     /// Writes version `version` of the sample application into the repository; the caller pushes.
     pub fn write_release(&self, version: &str) {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liqui");
