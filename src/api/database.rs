@@ -58,7 +58,7 @@ impl MysqlSpec {
 
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.rehearse == 'Never' || !has(self.encryption) || has(self.encryption.identitySecretRef)").message("spec.database.backup.rehearse reads what is encrypted: set encryption.identitySecretRef, or rehearse to Never"))]
+#[x_kube(validation = Rule::new("(self.rehearse == 'Never' && !has(self.rehearseSchedule)) || !has(self.encryption) || has(self.encryption.identitySecretRef)").message("spec.database.backup.rehearse reads what is encrypted: set encryption.identitySecretRef, or rehearse to Never without rehearseSchedule"))]
 pub struct BackupSpec {
     #[serde(default)]
     pub store: Store,
@@ -71,6 +71,10 @@ pub struct BackupSpec {
     /// When it is proven that a point can be restored.
     #[serde(default)]
     pub rehearse: RehearsePolicy,
+    /// Besides, the newest point that can be restored is rehearsed by this schedule, for what lies in a store can go bad; absent: each
+    /// point once at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearse_schedule: Option<Schedule>,
     /// Whether a point is loaded beside the live tables before anybody needs it.
     #[serde(default)]
     pub stage: StagePolicy,

@@ -21,7 +21,7 @@ const IN_AN_HOUR_TWICE: u32 = 121;
 #[serde(try_from = "Written", into = "Written")]
 pub struct Schedule(Written);
 
-/// When points are taken besides those before migrations: once the newest point is older than the last of these times.
+/// Times that recur. What was missed is made up for once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Written {

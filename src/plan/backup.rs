@@ -1,7 +1,6 @@
 //! Backup points that no release asks for: by schedule, and on request.
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use super::{housekeeping::Due, input::World, report};
 use crate::api::{
@@ -37,13 +36,13 @@ fn missed(world: &World, database: &DatabaseSpec) -> Option<(String, Option<Time
     let Some(newest) = newest(world) else {
         return Some(("there is no backup point yet".to_owned(), None));
     };
-    let due = schedule.next_after(newest, share(&world.uid)).filter(|due| *due <= world.now)?;
+    let due = world.next_by(schedule, newest).filter(|due| *due <= world.now)?;
     Some((format!("a backup point was due at {due}, and the newest is from {newest}"), Some(due)))
 }
 
 /// When the schedule asks for one next.
 pub fn next(world: &World) -> Option<Timestamp> {
-    world.spec.database.as_ref()?.backup.schedule.as_ref()?.next_after(newest(world)?, share(&world.uid))
+    world.next_by(world.spec.database.as_ref()?.backup.schedule.as_ref()?, newest(world)?)
 }
 
 /// From when the newest point is. The database server's clock says when it was taken: where that clock is behind, the same time would be due again.
@@ -54,10 +53,4 @@ fn newest(world: &World) -> Option<Timestamp> {
     };
     let begun = world.status.upkeep.iter().find(is_backup).map(|upkeep| upkeep.started_at);
     Some(begun.map_or(taken, |begun| begun.max(taken)))
-}
-
-/// A number from 0 to 1 that is a Release's own.
-fn share(uid: &str) -> f64 {
-    let [high, low, ..]: [u8; 32] = Sha256::digest(uid).into();
-    f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX)
 }

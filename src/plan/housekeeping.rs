@@ -10,12 +10,11 @@ use super::{
     Decision, backup,
     input::World,
     journal::age,
+    rehearsal,
     report::{self, Aim, Draft},
     retention,
 };
 use crate::api::{
-    database::RehearsePolicy,
-    names,
     operation::{Action, Kind, OperationState, Ownership, StepName},
     status::{HistoryEntry, Upkeep},
 };
@@ -31,14 +30,14 @@ pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
     let discard = || when(StepName::Discard).and_then(|()| discard(world)).map(begin);
     let expire = || when(StepName::Expire).and_then(|()| retention::due(world, current));
     let back_up = || when(StepName::BackUp).and_then(|()| backup::due(world, current)).map(begin);
-    let rehearse = || when(StepName::Rehearse).and_then(|()| rehearse(world)).map(begin);
+    let rehearse = || when(StepName::Rehearse).and_then(|()| rehearsal::due(world)).map(begin);
     discard().or_else(expire).or_else(back_up).or_else(rehearse)
 }
 
 /// When something becomes due that is not now, as far as that is known beforehand.
 pub fn next(world: &World) -> Option<Timestamp> {
     let asides = world.status.asides.iter().map(|aside| aside.until);
-    asides.chain(backup::next(world)).filter(|at| *at > world.now).min()
+    asides.chain(backup::next(world)).chain(rehearsal::next(world)).filter(|at| *at > world.now).min()
 }
 
 /// Begins an operation of one step.
@@ -78,19 +77,4 @@ fn discard(world: &World) -> Option<Due> {
     let cause = format!("{} not needed any more", if schemas.len() == 1 { "a schema is" } else { "schemas are" });
     let why = "spec.rollback.keepAside has passed, or what loaded it was given up";
     Some((Kind::Cleanup, cause, why, Action::Discard { schemas, ownership: Ownership::Kept }))
-}
-
-/// The newest point of this database that was not tried yet. Older ones are what people chose not to try, or lost their turn.
-fn rehearse(world: &World) -> Option<Due> {
-    let database = world.spec.database.as_ref()?;
-    if database.backup.rehearse != RehearsePolicy::AfterCapture {
-        return None;
-    }
-    let (name, point) = world.own_points().pop()?;
-    if point.rehearsed.is_some() {
-        return None;
-    }
-    let scratch = names::shadow(&database.mysql.name, &world.uid, &format!("rehearsal of {name}"));
-    let action = Action::Rehearse { point: name.clone(), scratch };
-    Some((Kind::Rehearse, format!("{name} was taken and not tried yet"), "spec.database.backup.rehearse is AfterCapture", action))
 }

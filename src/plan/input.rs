@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 use crate::api::{
-    Content, Kept,
+    Content, Kept, Schedule,
     backup_point::Rehearsed,
     operation::{Operation, OperationState},
     release::ReleaseSpec,
@@ -74,6 +75,12 @@ impl World {
         let mut points: Vec<_> = self.points.iter().filter(|(_, point)| is_own(point)).collect();
         points.sort_by_key(|(_, point)| point.taken_at);
         points
+    }
+
+    /// The first time after `moment` that a schedule of this Release has. Each has its own constant share of the jitter.
+    pub fn next_by(&self, schedule: &Schedule, moment: Timestamp) -> Option<Timestamp> {
+        let [high, low, ..]: [u8; 32] = Sha256::digest(&self.uid).into();
+        schedule.next_after(moment, f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX))
     }
 }
 
@@ -214,4 +221,11 @@ pub struct PointSeen {
     /// Object store URL of its folder.
     pub location: Option<String>,
     pub life: Life,
+}
+
+impl PointSeen {
+    /// It is complete, and nothing was found against it.
+    pub fn is_sound(&self) -> bool {
+        self.verified && self.rehearsed.as_ref().is_none_or(Rehearsed::has_passed)
+    }
 }

@@ -22,6 +22,7 @@ pub mod input;
 pub mod journal;
 mod leaving;
 pub mod pace;
+mod rehearsal;
 mod report;
 mod retention;
 mod rollback;

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::api::{
     Span,
-    backup_point::Rehearsed,
     database::{BackupSpec, Retention},
     names,
     operation::{Action, Expired, Kind},
@@ -28,7 +27,8 @@ const AT_ONCE: usize = 4;
 
 /// The deletion that is due, if any.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
-    let BackupSpec { store, schedule: _, retention, rehearse: _, stage: _, encryption: _ } = &world.spec.database.as_ref()?.backup;
+    let BackupSpec { store, schedule: _, retention, rehearse: _, rehearse_schedule: _, stage: _, encryption: _ } =
+        &world.spec.database.as_ref()?.backup;
     let retention = retention.as_ref()?;
     let kept = kept_by_plan(world);
     let is_candidate = |(name, point, _): &(&String, &PointSeen, Timestamp)| {
@@ -83,8 +83,7 @@ fn outlived<'a>(world: &'a World, retention: &Retention) -> Vec<(&'a String, &'a
     let mut by_database: BTreeMap<&Option<String>, Vec<_>> = BTreeMap::new();
     let mut outlived = Vec::new();
     for (name, point) in &world.points {
-        let can_be_restored = point.verified && point.rehearsed.as_ref().is_none_or(Rehearsed::has_passed);
-        match (point.taken_at, can_be_restored) {
+        match (point.taken_at, point.is_sound()) {
             (Some(taken), true) => by_database.entry(&point.database).or_default().push((name, point, taken)),
             // It failed its rehearsal, or its deletion was begun and did not come to its end: it counts for nothing any more.
             (Some(taken), false) => outlived.push((name, point, taken)),

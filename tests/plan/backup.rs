@@ -1,9 +1,10 @@
-//! Backup points that no release asks for: by schedule, and on request. At rest alone, and nothing that is asked for waits for one.
+//! Backup points that no release asks for, by schedule and on request, and rehearsals by schedule. At rest alone, and nothing that is
+//! asked for waits for one.
 
 use backout::{
     api::{
         Span,
-        backup_point::PointReason,
+        backup_point::{PointReason, RehearsalOutcome, Rehearsed},
         operation::{Action, Kind, OperationState, StepName, StepState},
         status::{Aside, AsideState},
     },
@@ -173,4 +174,64 @@ fn a_rest_ends_when_something_is_due() {
     assert_eq!(pause(given.clone()), calm, "the next is due after the interval");
     assert_eq!(pause(given.clone().with(|world| world.now = at(1570))), 30, "due at 22:40, at second 1600");
     assert_eq!(pause(replaced(given).with(|world| world.status.asides[0].until = at(1010))), 10);
+}
+
+#[test]
+fn the_newest_sound_point_is_rehearsed_again_by_schedule() {
+    let scheduled = || {
+        here(Given::two_releases()).spec(|spec| {
+            let schedule = from_value(json!({"cron": "*/20 * * * *"})).expect("it is a schedule");
+            spec.database.as_mut().expect("the fixture has a database").backup.rehearse_schedule = Some(schedule);
+        })
+    };
+    let tried = |given: Given, point: &str, seconds, outcome| {
+        let rehearsed = Rehearsed { at: at(seconds), outcome, took: None, message: "other values".to_owned() };
+        given.with(|world| world.points.get_mut(point).expect("the fixture has it").rehearsed = Some(rehearsed))
+    };
+    let (passed, bad) = (RehearsalOutcome::Passed, RehearsalOutcome::Failed);
+    let done = |given: Given, seconds| {
+        let mut done = operation(&given.0, Kind::Rehearse, 2, &[StepName::Rehearse]);
+        done.started_at = at(seconds);
+        given.running(done).with(|world| world.now = at(seconds)).closed(OperationState::Succeeded).with(|world| world.now = at(1000))
+    };
+    let rows = vec![
+        ("none was tried since there is one", scheduled()),
+        ("it was tried before the last time", tried(scheduled(), "shop-2-predeploy", 390, passed)),
+        ("it was tried since", tried(scheduled(), "shop-2-predeploy", 410, passed)),
+        ("it was found wanting before the last time", tried(scheduled(), "shop-2-predeploy", 390, bad)),
+        ("it was found wanting since", tried(scheduled(), "shop-2-predeploy", 410, bad)),
+        ("none is sound", tried(tried(scheduled(), "shop-2-predeploy", 390, bad), "shop-1-predeploy", 390, bad)),
+        ("a point that is gone was tried since", done(scheduled(), 410)),
+        ("a point that is gone was tried before the last time", done(scheduled(), 390)),
+        ("the last one failed a moment ago", failed(scheduled(), Kind::Rehearse, StepName::Rehearse)),
+        ("the newest is younger than the last time", newest(scheduled(), 900)),
+        ("all are", newest(scheduled(), 900).with(|world| drop(world.points.remove("shop-1-predeploy")))),
+        ("something else is asked for", scheduled().asks(content(4, &[1, 2]))),
+    ];
+    assert_snapshot!(table(rows), @r"
+    none was tried since there is one
+      Rehearse 2 → 2: Rehearse shop-2-predeploy
+    it was tried before the last time
+      Rehearse 2 → 2: Rehearse shop-2-predeploy
+    it was tried since
+      Ready ReconciliationSucceeded
+    it was found wanting before the last time
+      Rehearse 2 → 2: Rehearse shop-1-predeploy
+    it was found wanting since
+      Ready ReconciliationSucceeded
+    none is sound
+      Ready ReconciliationSucceeded
+    a point that is gone was tried since
+      Ready ReconciliationSucceeded
+    a point that is gone was tried before the last time
+      Ready ReconciliationSucceeded
+    the last one failed a moment ago
+      Ready ReconciliationSucceeded
+    the newest is younger than the last time
+      Rehearse 2 → 2: Rehearse shop-2-predeploy
+    all are
+      Ready ReconciliationSucceeded
+    something else is asked for
+      Deploy 2 → 3: Keep 3, Preflight 3 [] database=Untouched cache=Untouched, Deploy 3, Verify 1m
+    ");
 }
