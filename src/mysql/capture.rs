@@ -46,6 +46,8 @@ pub struct Capture {
 const PORTION: usize = 256 * 1024;
 /// A file with more bytes of SQL than this many chunks ends with its row: a range of long rows becomes several files.
 const LONGEST_FILE: u64 = 2;
+/// Lets rows of a system-versioned table say since when and until when they were as they are.
+const WITH_HISTORY: &str = "SET system_versioning_insert_history=1;\n";
 
 /// Takes a consistent backup of the live schema into `prefix`, or finds the one that is there: for that it needs no key.
 ///
@@ -229,11 +231,13 @@ impl Work {
 
         let shape = Shape::of(table);
         let (select, width) = (shape.select(&range, key.as_ref()), shape.width());
-        let key = key.map(|key| (shape.places(&key), key));
+        // Where a key has several rows, no file may end between them.
+        let key = key.filter(|_| !table.is_versioned).map(|key| (shape.places(&key), key));
         let mut writer = Writer::new(shape);
         let mut files = Files {
             work: self,
             stem: format!("{:04}-{number:06}", source.number),
+            settings: if table.is_versioned { WITH_HISTORY } else { "" },
             range,
             upload: None,
             sum: TableSum::default(),
@@ -270,6 +274,8 @@ struct Files<'a> {
     work: &'a Work,
     /// What the names of all of them begin with.
     stem: String,
+    /// What the session that runs one needs besides [`SESSION`].
+    settings: &'static str,
     /// Of the file at hand.
     range: Range,
     upload: Option<Open>,
@@ -305,7 +311,7 @@ impl Files<'_> {
             None => {
                 let name = format!("{}-{:04}{}", self.stem, self.chunks.len() + 1, self.work.store.ending());
                 let mut upload = Upload::begin(&self.work.store, self.work.prefix.clone().join(name.as_str()))?;
-                upload.write(format!("{SESSION};\n").as_bytes()).await?;
+                upload.write(format!("{SESSION};\n{}", self.settings).as_bytes()).await?;
                 Open { name, upload, text: 0 }
             }
         };

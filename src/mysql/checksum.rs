@@ -74,18 +74,34 @@ pub(super) async fn sum(session: &mut Session, schema: &str, table: &Table) -> R
     sum_of(session, schema, table, &Range::default()).await
 }
 
-/// The same of some of its rows.
+/// The same of some of its rows. Those of the past are part of a table.
 pub(super) async fn sum_of(session: &mut Session, schema: &str, table: &Table, range: &Range) -> Result<TableSum> {
-    sum_by(session, schema, table, range, &Shape::of(table).digest("t")).await
+    sum_by(session, schema, (table, Versions::All), range, &Shape::of(table).digest("t")).await
+}
+
+/// Which rows of a system-versioned table are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    All,
+    /// Those of the present.
+    Last,
 }
 
 /// The same by another text for each row, of the table called `t`.
-pub(super) async fn sum_by(session: &mut Session, schema: &str, table: &Table, range: &Range, digest: &str) -> Result<TableSum> {
+pub(super) async fn sum_by(
+    session: &mut Session,
+    schema: &str,
+    (table, versions): (&Table, Versions),
+    range: &Range,
+    digest: &str,
+) -> Result<TableSum> {
     let crc = format!("CRC32({digest})");
     let clause = range.clause(&table.key, "t");
     // Of a part, the key says where it is; of the whole, the server knows the shortest way.
     let index = if clause.is_empty() { "" } else { " FORCE INDEX (PRIMARY)" };
-    let sql = format!("SELECT COUNT(*), COALESCE(SUM({crc} * {crc}), 0) FROM {} AS `t`{index}{clause}", qualified(schema, &table.name));
+    let versions = if versions == Versions::All { table.all_versions() } else { "" };
+    let from = qualified(schema, &table.name);
+    let sql = format!("SELECT COUNT(*), COALESCE(SUM({crc} * {crc}), 0) FROM {from}{versions} AS `t`{index}{clause}");
     let doing = format!("checksum table {}", table.name);
     let unreadable = |reason: &str| Error::Unreadable { doing: doing.clone(), reason: reason.to_owned() };
     let rows = session.rows_long(&doing, sql).await?;

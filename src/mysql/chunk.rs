@@ -103,9 +103,10 @@ impl Key {
         }
         let rows = (bytes / table.row_bytes.max(1)).max(1);
         let sql = format!(
-            "SELECT 0,{} FROM {} AS `t` FORCE INDEX (PRIMARY){}{} LIMIT {},1",
+            "SELECT 0,{} FROM {}{} AS `t` FORCE INDEX (PRIMARY){}{} LIMIT {},1",
             self.list("t"),
             qualified(schema, &table.name),
+            table.all_versions(),
             rest.clause(&self.columns, "t"),
             self.order("t"),
             rows - 1

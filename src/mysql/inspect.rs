@@ -53,6 +53,8 @@ pub struct Table {
     pub key: Vec<String>,
     /// Whether the key holds its columns as they are, and not only the beginning of one.
     pub key_is_whole: bool,
+    /// Whether the server keeps each row as it was before it was changed or deleted.
+    pub is_versioned: bool,
     /// The column that counts, and its next value.
     pub counter: Option<String>,
     pub auto_increment: Option<u64>,
@@ -61,6 +63,13 @@ pub struct Table {
     pub estimated_bytes: u64,
     /// And of the bytes of one row.
     pub row_bytes: u64,
+}
+
+impl Table {
+    /// What comes behind the table's name in FROM, so that the rows of the past are read as well.
+    pub(super) fn all_versions(&self) -> &'static str {
+        if self.is_versioned { " FOR SYSTEM_TIME ALL" } else { "" }
+    }
 }
 
 /// A column of a base table.
@@ -92,6 +101,8 @@ pub enum Content {
     Given,
     /// From an expression: computed again when the row is loaded.
     Generated,
+    /// From the server's clock: since when, or until when, a row of a system-versioned table was as it is. Backed up.
+    Period,
 }
 
 /// An object that a backup can't carry yet.
@@ -104,7 +115,7 @@ pub struct Unsupported {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    /// Its history would be lost.
+    /// Its history can't be written: it refers to transactions of this server by number, or the server is older than MariaDB 10.11.
     SystemVersionedTable,
     /// Not InnoDB: not part of a consistent snapshot.
     ForeignEngine,
@@ -121,7 +132,7 @@ pub enum Kind {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::SystemVersionedTable => "system-versioned table",
+            Kind::SystemVersionedTable => "system-versioned table without a history that can be written,",
             Kind::ForeignEngine => "table of another engine than InnoDB",
             Kind::ForeignKeyAcrossSchemas => "foreign key across schemas",
             Kind::ColumnType => "column of unknown type",
@@ -230,7 +241,8 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
         let kind = match row.string(1)?.as_str() {
             "BASE TABLE" if engine == "InnoDB" => None,
             "BASE TABLE" => Some(Kind::ForeignEngine),
-            "SYSTEM VERSIONED" => Some(Kind::SystemVersionedTable),
+            "SYSTEM VERSIONED" if engine == "InnoDB" => None,
+            "SYSTEM VERSIONED" => Some(Kind::ForeignEngine),
             "SEQUENCE" => {
                 listing.sequences.push(name);
                 continue;
@@ -251,6 +263,7 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
                 columns: Vec::new(),
                 key: Vec::new(),
                 key_is_whole: true,
+                is_versioned: row.string(1)? == "SYSTEM VERSIONED",
                 counter: None,
                 auto_increment: row.number(3)?,
                 estimated_rows: row.number(4)?.unwrap_or(0),
@@ -264,6 +277,7 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
     listing.sequences.sort();
     columns(session, &schema, &mut listing).await?;
     keys(session, &schema, &mut listing).await?;
+    versions(session, &mut listing).await?;
     Ok(listing)
 }
 
@@ -273,7 +287,7 @@ async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> 
             "list the columns",
             &format!(
                 "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, IS_GENERATED, COLUMN_DEFAULT, EXTRA, \
-                 COLLATION_NAME \
+                 COLLATION_NAME, GENERATION_EXPRESSION \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME, ORDINAL_POSITION"
             ),
         )
@@ -282,13 +296,18 @@ async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> 
         let table = row.string(0)?;
         let Some(table) = listing.tables.iter_mut().find(|known| known.name == table) else { continue };
         let default = row.text(6)?;
+        let content = match (row.string(5)?.as_str(), row.text(9)?.as_deref()) {
+            ("ALWAYS", Some("ROW START" | "ROW END")) => Content::Period,
+            ("ALWAYS", _) => Content::Generated,
+            _ => Content::Given,
+        };
         let column = Column {
             name: row.string(1)?,
             data_type: row.string(2)?,
             column_type: row.string(3)?,
             charset: row.text(4)?,
             collation: row.text(8)?,
-            content: if row.string(5)? == "ALWAYS" { Content::Generated } else { Content::Given },
+            content,
             default: if default.is_some() { Fallback::Given } else { Fallback::None },
         };
         let kind = if column.content == Content::Given && Encoding::of(&column).is_none() {
@@ -332,6 +351,37 @@ async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Res
             table.key.push(row.string(1)?);
             table.key_is_whole &= row.bytes(2)?.is_none();
         }
+    }
+    Ok(())
+}
+
+/// Since when and until when rows of system-versioned tables were as they are: the server lists those columns only where a definition
+/// names them, and makes the one part of the primary key.
+async fn versions(session: &mut Session, listing: &mut Listing) -> Result<()> {
+    if !listing.tables.iter().any(|table| table.is_versioned) {
+        return Ok(());
+    }
+    let writes_history = session.variable("system_versioning_insert_history").await?.is_some();
+    let is_period = |column: &Column| column.content == Content::Period;
+    let is_carried = |table: &mut Table| {
+        !table.is_versioned || (writes_history && table.columns.iter().filter(|it| is_period(it)).all(|it| it.data_type == "timestamp"))
+    };
+    let odd = listing.tables.extract_if(.., |table| !is_carried(table));
+    listing.unsupported.extend(odd.map(|table| Unsupported { kind: Kind::SystemVersionedTable, name: table.name }));
+    for table in listing.tables.iter_mut().filter(|table| table.is_versioned) {
+        if !table.columns.iter().any(is_period) {
+            table.columns.extend(["row_start", "row_end"].map(|name| Column {
+                name: name.to_owned(),
+                data_type: "timestamp".to_owned(),
+                column_type: "timestamp(6)".to_owned(),
+                charset: None,
+                collation: None,
+                content: Content::Period,
+                default: Fallback::Given,
+            }));
+        }
+        let Table { columns, key, .. } = table;
+        key.retain(|name| !columns.iter().any(|column| column.name == *name && is_period(column)));
     }
     Ok(())
 }

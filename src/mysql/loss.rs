@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::beside;
 use super::bookkeeping::is_own;
-use super::checksum;
+use super::checksum::{self, Versions};
 use super::chunk::{Key, Range};
 use super::crew::{self, Jobs};
 use super::endpoint::{Database, Session};
@@ -19,6 +19,9 @@ use super::ident::{qualified, quote};
 use super::inspect::{Column, Content, Fallback, Table};
 use super::rows::{self, Encoding};
 use super::views;
+
+/// Of a system-versioned table of which every row is as it was.
+const OTHER_PAST: &str = "rows were changed and changed back, or the history was";
 
 /// The difference of one table, as seen from the backup point: what happened since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -204,13 +207,19 @@ impl Twins<'_> {
             }
         }
         let digest = |alias: &str| rows::digest(self.comparable.iter().copied(), alias);
-        let here = checksum::sum_by(session, &self.schemas.live, table, range, &digest("t")).await?;
-        let there = checksum::sum_by(session, &self.schemas.shadow, other, range, &digest("t")).await?;
+        let here = checksum::sum_by(session, &self.schemas.live, (table, Versions::Last), range, &digest("t")).await?;
+        let there = checksum::sum_by(session, &self.schemas.shadow, (other, Versions::Last), range, &digest("t")).await?;
         let (l, s) = (qualified(&self.schemas.live, &table.name), qualified(&self.schemas.shadow, &table.name));
         let on = table.key.iter().map(|column| format!("l.{0} = s.{0}", quote(column))).collect::<Vec<_>>().join(" AND ");
         let first = table.key.first().map(|column| quote(column)).unwrap_or_default();
         let within = |alias: &str| range.condition(&table.key, alias).map(|rows| format!(" AND {rows}")).unwrap_or_default();
         if here == there {
+            if table.is_versioned && other.is_versioned {
+                let past = checksum::sum_by(session, &self.schemas.live, (table, Versions::All), range, &digest("t")).await?;
+                if past != checksum::sum_by(session, &self.schemas.shadow, (other, Versions::All), range, &digest("t")).await? {
+                    loss.untold.push(OTHER_PAST.to_owned());
+                }
+            }
             // What both can hold is the same: left is what only the live table can.
             if !filled_ones.is_empty() {
                 let changed = format!("SELECT COUNT(*) FROM {l} AS l WHERE ({}){}", filled_ones.join(" OR "), within("l"));
@@ -246,7 +255,9 @@ fn filled(column: &Column) -> String {
 async fn by_number(session: &mut Session, live: &str, shadow: &str, table: &Table, other: &Table) -> Result<TableLoss> {
     let given = |table: &Table| table.columns.iter().filter(|column| column.content == Content::Given).count();
     let alike = [given(table), given(other)].iter().all(|columns| *columns == common(table, other).len());
-    let (here, there) = (checksum::sum(session, live, table).await?, checksum::sum(session, shadow, other).await?);
+    let digest = rows::digest(common(table, other), "t");
+    let here = checksum::sum_by(session, live, (table, Versions::Last), &Range::default(), &digest).await?;
+    let there = checksum::sum_by(session, shadow, (other, Versions::Last), &Range::default(), &digest).await?;
     let untold =
         if alike && here == there { Vec::new() } else { vec!["without a common key, rows that changed can't be counted".to_owned()] };
     let (inserted, deleted) = (here.rows.saturating_sub(there.rows), there.rows.saturating_sub(here.rows));

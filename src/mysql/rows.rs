@@ -129,6 +129,7 @@ pub(super) struct Shape {
     table: String,
     fields: Vec<(String, Encoding)>,
     key: Vec<String>,
+    versions: &'static str,
 }
 
 impl Shape {
@@ -137,13 +138,13 @@ impl Shape {
         let fields = table
             .columns
             .iter()
-            .filter(|column| column.content == Content::Given)
+            .filter(|column| column.content != Content::Generated)
             .filter_map(|column| Some((column.name.clone(), Encoding::of(column)?)))
             .collect();
-        Self { table: table.name.clone(), fields, key: table.key.clone() }
+        Self { table: table.name.clone(), fields, key: table.key.clone(), versions: table.all_versions() }
     }
 
-    /// The rows of a range, each with the CRC32 of its [`Shape::digest`] behind its columns; in the order of the primary key where there
+    /// The rows of a range, those of the past included, each with the CRC32 of its [`Shape::digest`] behind its columns; in the order of the primary key where there
     /// is one: so they load fastest.
     /// The leading 0 is needed: the client takes a row that begins with a very long value for the end of the rows.
     pub fn select(&self, range: &Range, key: Option<&Key>) -> String {
@@ -152,7 +153,7 @@ impl Shape {
         let index = if self.key.is_empty() { "" } else { " FORCE INDEX (PRIMARY)" };
         let order = key.map(|key| key.order("t")).unwrap_or_default();
         let clause = range.clause(&self.key, "t");
-        format!("SELECT 0{columns},CRC32({}) FROM {} AS `t`{index}{clause}{order}", self.digest("t"), quote(&self.table))
+        format!("SELECT 0{columns},CRC32({}) FROM {}{} AS `t`{index}{clause}{order}", self.digest("t"), quote(&self.table), self.versions)
     }
 
     /// How many columns [`Shape::select`] has between the 0 and the CRC32.
@@ -318,6 +319,7 @@ mod tests {
             table: "t".into(),
             fields: vec![("id".into(), Encoding::Number), ("b".into(), Encoding::Long(Plain::HexOnly))],
             key: vec![],
+            versions: "",
         };
         let mut writer = Writer::new(shape);
         let mut out = Vec::new();

@@ -6,7 +6,7 @@ use super::inspect::{Column, Content};
 
 /// `definition` is what follows the column's name in a MODIFY or CHANGE; `charset` the table's default.
 pub(super) fn keeps(column: &Column, charset: Option<&str>, definition: &str) -> bool {
-    if column.content == Content::Generated {
+    if column.content != Content::Given {
         return true;
     }
     let (Some(from), Some(to)) = (Type::read(&column.column_type), Type::read(definition)) else { return false };

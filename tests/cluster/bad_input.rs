@@ -249,8 +249,13 @@ async fn a_database_that_can_not_be_used_is_refused_with_the_remedy() {
 #[tokio::test]
 async fn objects_that_a_backup_point_can_not_carry_are_named() {
     let (place, spec) = written("bad-objects").await;
-    execute(format!("CREATE TABLE {0}.past (id INT) WITH SYSTEM VERSIONING; CREATE TABLE {0}.old (id INT) ENGINE=MyISAM", place.database))
-        .await;
+    let by_transaction = "id INT, s BIGINT UNSIGNED GENERATED ALWAYS AS ROW START, e BIGINT UNSIGNED GENERATED ALWAYS AS ROW END, \
+        PERIOD FOR SYSTEM_TIME (s, e)";
+    execute(format!(
+        "CREATE TABLE {0}.past ({by_transaction}) WITH SYSTEM VERSIONING; CREATE TABLE {0}.old (id INT) ENGINE=MyISAM",
+        place.database
+    ))
+    .await;
     refused(&place, "PreflightFailed", &["past", "old", "spec.rollback.database"], create(&place, spec)).await;
 }
 

@@ -24,6 +24,7 @@ mod stored;
 mod swapping;
 mod trying;
 mod undo;
+mod versioned;
 
 use std::collections::BTreeMap;
 use std::env;
