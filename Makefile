@@ -35,7 +35,21 @@ test: check own
 	cargo test --workspace --lib --bins --locked
 	@tests/testbed/bed down
 	@$(MAKE) --no-print-directory bed
-	@tests/testbed/bed run cargo test --offline --test all -- --test-threads=4; result=$$?; tests/testbed/bed down; exit $$result
+	@tests/testbed/bed run cargo test --offline --test all -- --test-threads=4 && $(MAKE) --no-print-directory on-mariadb-11; \
+	  result=$$?; tests/testbed/bed down; exit $$result
+
+## test-mariadb-11: the tests of the data engine alone, on MariaDB 11.8
+.PHONY: test-mariadb-11
+test-mariadb-11: export BED := test
+test-mariadb-11: check build
+	@$(MAKE) --no-print-directory bed
+	@$(MAKE) --no-print-directory on-mariadb-11; result=$$?; tests/testbed/bed down; exit $$result
+
+# On a bed that is up.
+.PHONY: on-mariadb-11
+on-mariadb-11:
+	@tests/testbed/bed start mariadb11
+	@tests/testbed/bed run env BED_MYSQL_PORT=3307 cargo test --offline --test all -- --test-threads=4 database::
 
 ## chaos: play every fault of docs/faults.md on a bed of its own and print how each was survived; FAULTS=text chooses some
 .PHONY: chaos

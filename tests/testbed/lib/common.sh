@@ -32,6 +32,8 @@ PKI=$BED_DIR/pki
 
 # In the order in which they start. `namespace` is the process that keeps the private mounts alive.
 PARTS=(namespace etcd apiserver controllers scheduler containerd kubelet proxy dns mariadb redis git)
+# Only `bed start` starts it.
+OPTIONAL_PARTS=(mariadb11)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf 'bed: %s\n' "$*" >&2; exit 1; }

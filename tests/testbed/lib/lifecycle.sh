@@ -65,7 +65,7 @@ take_down() {
     local part pid
     # First those that would start others.
     end_parts KILL kubelet containerd
-    end_parts KILL "${PARTS[@]}"
+    end_parts KILL "${PARTS[@]}" "${OPTIONAL_PARTS[@]}"
     wait_until 30 everything_killed || die "these processes do not end: $(netns_processes; cgroup_processes)"
     wait_until 10 remove_cgroups || die "cannot remove the cgroups $(cgroup_folders | tr '\n' ' ')"
     remove_netns
@@ -126,8 +126,8 @@ run_inside() {
 
 part_argument() {
     local part
-    for part in "${PARTS[@]:1}"; do [[ $part != "$1" ]] || return 0; done
-    die "no part '$1'; the parts are: ${PARTS[*]:1}"
+    for part in "${PARTS[@]:1}" "${OPTIONAL_PARTS[@]}"; do [[ $part != "$1" ]] || return 0; done
+    die "no part '$1'; the parts are: ${PARTS[*]:1} ${OPTIONAL_PARTS[*]}"
 }
 
 stop_command() {

@@ -2,21 +2,22 @@
 # MariaDB, Redis and the git server, each with a password of its own; all of them speak TLS too.
 # Nothing of /etc/mysql, /etc/redis, /etc/lighttpd or /etc/gitconfig counts here.
 
-# Runs in the private mounts, where /var/lib/mysql is the bed's. The init file is read at every
-# start and adds the administrator once.
-start_mariadb() {
-    local home=$BED_DIR/mysql
+# What a MariaDB needs in its folder: $1 below the bed's, $2 as the server sees it; $3 is its port. The init
+# file is read at every start and adds the administrator once.
+mariadb_files() {
+    local home=$1 seen=$2 port=$3
+    mkdir -p "$home"
     install -m 644 "$PKI/ca.crt" "$PKI/servers.crt" "$home/"
     install -m 600 -o mysql -g mysql "$PKI/servers.key" "$home/"
-    cat >"$home/server.cnf" <<'CONF'
+    cat >"$home/server.cnf" <<CONF
 [mysqld]
 user = mysql
-datadir = /var/lib/mysql/data
-socket = /var/lib/mysql/server.sock
-pid-file = /var/lib/mysql/server.pid
-init-file = /var/lib/mysql/init.sql
+datadir = $seen/data
+socket = $seen/server.sock
+pid-file = $seen/server.pid
+init-file = $seen/init.sql
 bind-address = 0.0.0.0
-port = 3306
+port = $port
 skip-name-resolve
 max_connections = 300
 character-set-server = utf8mb4
@@ -26,9 +27,9 @@ innodb_flush_log_at_trx_commit = 1
 server-id = 1
 log-bin = binlog
 binlog-format = ROW
-ssl-ca = /var/lib/mysql/ca.crt
-ssl-cert = /var/lib/mysql/servers.crt
-ssl-key = /var/lib/mysql/servers.key
+ssl-ca = $seen/ca.crt
+ssl-cert = $seen/servers.crt
+ssl-key = $seen/servers.key
 CONF
     # The bootstrap leaves administrators without a password for the loopback addresses and host name.
     install -m 600 -o mysql -g mysql /dev/stdin "$home/init.sql" <<SQL
@@ -39,6 +40,11 @@ CREATE USER IF NOT EXISTS root@'%' IDENTIFIED BY '$(password mysql)';
 GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;
 SQL
     chown mysql:mysql "$home"
+}
+
+# Runs in the private mounts, where /var/lib/mysql is the bed's.
+start_mariadb() {
+    mariadb_files "$BED_DIR/mysql" /var/lib/mysql 3306
     # A folder without the marker is a bootstrap that did not end; it holds nobody's data yet.
     spawn mariadb bash -euc '
         cd /var/lib/mysql
@@ -50,8 +56,9 @@ SQL
         fi
         exec mariadbd --defaults-file=/var/lib/mysql/server.cnf'
 }
-probe_mariadb() {
-    MYSQL_PWD=$(password mysql) "${INSIDE[@]}" mariadb --no-defaults -h "$NODE_IP" -u root -e 'SELECT 1'
+probe_mariadb() { probe_mysql 3306; }
+probe_mysql() {
+    MYSQL_PWD=$(password mysql) "${INSIDE[@]}" mariadb --no-defaults -h "$NODE_IP" -P "$1" -u root -e 'SELECT 1'
 }
 
 # A cache: nothing is kept on disk.
