@@ -54,6 +54,8 @@ pub enum PointReason {
     Scheduled,
     /// Somebody asked for it.
     Manual,
+    /// Right before down scripts, by spec.rollback.emergencyPoint.
+    Emergency,
 }
 
 /// What was captured, as its manifest in the object store says.

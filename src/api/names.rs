@@ -50,6 +50,11 @@ pub fn manual_point(release: &str, token: &str, place: &str) -> String {
     format!("{release}-manual-{}", short(&Sha256::digest(format!("{token} {place}"))))
 }
 
+/// `BackupPoint` that an operation takes before it runs down scripts. Operations are counted anew in each life of a name.
+pub fn emergency_point(release: &str, uid: &str, operation: u64) -> String {
+    format!("{release}-{operation}-emergency-{}", short(&Sha256::digest(uid)))
+}
+
 /// Folder of a backup point below a store's URL: names of Releases repeat across namespaces and lives, uids don't.
 pub fn folder(namespace: &str, uid: &str, point: &str) -> String {
     format!("{namespace}/{uid}/{point}")

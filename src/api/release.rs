@@ -368,6 +368,9 @@ pub struct Rollback {
     /// What a restore brings along of what was written since its backup point.
     #[serde(default)]
     pub carry_forward: CarryForward,
+    /// Whether what down scripts drop is kept in a backup point of its own. A restore needs none: what it replaces stays aside.
+    #[serde(default)]
+    pub emergency_point: EmergencyPoint,
     /// How often Backout may go back by itself before it asks a person.
     #[serde(default)]
     pub limit: RollbackLimit,
@@ -381,9 +384,20 @@ impl Default for Rollback {
             approval: ApprovalPolicy::default(),
             keep_aside: defaults::keep_aside(),
             carry_forward: CarryForward::default(),
+            emergency_point: EmergencyPoint::default(),
             limit: RollbackLimit::default(),
         }
     }
+}
+
+/// When a backup point is taken on the way back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EmergencyPoint {
+    #[default]
+    Never,
+    /// Once nobody has to be asked any more, and while the application still serves: going back takes that much longer, and waits for a
+    /// store that is away.
+    BeforeDownScripts,
 }
 
 /// When an operation that takes data away waits for a person.

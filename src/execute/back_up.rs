@@ -24,11 +24,12 @@ pub struct Taken {
     location: String,
 }
 
-/// Before release `number`, which waits for it.
-pub async fn run(task: &Task<'_>, number: u64, point: &str) -> Result<Outcome, Error> {
+/// Before the next step, which waits for it: of release `number`, or of one that takes the database back from it.
+pub async fn run(task: &Task<'_>, number: u64, point: &str, reason: PointReason) -> Result<Outcome, Error> {
     let database = task.heard_database().await?;
     let taken = capture(task, database, number, point).await?.await?;
-    record(task, PointReason::PreDeploy, (point, Some(number)), taken).await
+    let before = (reason == PointReason::PreDeploy).then_some(number);
+    record(task, reason, (point, before), taken).await
 }
 
 /// While release `number` runs, and beside whatever else is asked for.

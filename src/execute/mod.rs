@@ -113,9 +113,9 @@ impl Hands {
     /// it counts against no deadline, and held until the step has run, or what it has begun beside.
     pub fn place(&self, release: &Release, step: &Step) -> Result<Option<Place>, Full> {
         let (places, count, what) = match &step.action {
-            Action::BackUp { reason: PointReason::PreDeploy, .. } | Action::Stage { .. } | Action::RehearseMigrations { .. } => {
-                (&self.streams, STREAMS - BESIDE, "backups and loads")
-            }
+            Action::BackUp { reason: PointReason::PreDeploy | PointReason::Emergency, .. }
+            | Action::Stage { .. }
+            | Action::RehearseMigrations { .. } => (&self.streams, STREAMS - BESIDE, "backups and loads"),
             Action::BackUp { .. } | Action::Rehearse { .. } if self.captures.runs(release) || self.rehearsals.runs(release) => {
                 return Ok(None);
             }
@@ -154,11 +154,13 @@ impl Hands {
             Action::Preflight { release: number, migrations, reverts, database, cache } => {
                 Box::pin(preflight::run(&task, *number, preflight::Scripts { migrations, reverts }, *database, *cache))
             }
-            Action::BackUp { release: number, point, reason: PointReason::PreDeploy, token: _ } => {
-                self.captures.stop(task.uid());
-                Box::pin(back_up::run(&task, *number, point))
+            Action::BackUp { release: number, point, reason: reason @ (PointReason::Scheduled | PointReason::Manual), token: _ } => {
+                Box::pin(back_up::run_beside(&task, *number, point, *reason))
             }
-            Action::BackUp { release: number, point, reason, token: _ } => Box::pin(back_up::run_beside(&task, *number, point, *reason)),
+            Action::BackUp { release: number, point, reason: reason @ (PointReason::PreDeploy | PointReason::Emergency), token: _ } => {
+                self.captures.stop(task.uid());
+                Box::pin(back_up::run(&task, *number, point, *reason))
+            }
             Action::RehearseMigrations { release: number, migrations, point, scratch, within, at_most } => {
                 let copy = rehearse_migrations::Copy { point, scratch, within: within.0 };
                 Box::pin(rehearse_migrations::run(&task, step.attempt, (*number, migrations), copy, *at_most))

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::api::{
     Content,
-    backup_point::{RehearsalOutcome, Rehearsed},
+    backup_point::{PointReason, RehearsalOutcome, Rehearsed},
     names,
     operation::{Action, ApprovalState, Kind, Revert, Risk, Scale, Tolerated, Use},
-    release::{ApprovalPolicy, Method},
+    release::{ApprovalPolicy, EmergencyPoint, Method},
     status::HistoryEntry,
 };
 
@@ -131,6 +131,8 @@ struct Chosen {
 pub struct Change {
     pub stage: Option<Action>,
     pub risk: Risk,
+    /// A copy of what is taken away, behind the gate and before the fence.
+    pub copy: Option<Action>,
     pub action: Action,
 }
 
@@ -147,6 +149,7 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
         Way::RevertSchema(migrations) => Some(Change {
             stage: None,
             risk: Risk::Scripts { migrations: migrations.clone() },
+            copy: emergency(world, release),
             action: Action::RevertSchema { migrations, tolerated: tolerated(world) },
         }),
         Way::Restore { point } => {
@@ -156,6 +159,7 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
             Some(Change {
                 stage: Some(Action::Stage { point: point.clone(), shadow: shadow.clone() }),
                 risk: Risk::Replacement { schema: shadow.clone(), since },
+                copy: None,
                 action: Action::Restore {
                     point,
                     shadow,
@@ -168,6 +172,16 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
             })
         }
     }
+}
+
+/// The backup point from before down scripts, where the spec asks for one. `target`: what is gone back to, where nothing runs that is known.
+fn emergency(world: &World, target: u64) -> Option<Action> {
+    (world.spec.rollback.emergency_point == EmergencyPoint::BeforeDownScripts).then(|| Action::BackUp {
+        release: world.status.release.unwrap_or(target),
+        point: names::emergency_point(&world.name, &world.uid, world.status.operations + 1),
+        reason: PointReason::Emergency,
+        token: None,
+    })
 }
 
 /// What the workloads go back to behind a fence.
@@ -229,10 +243,11 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
         database: if change.is_some() { Use::Needed } else { Use::Untouched },
         cache: if world.spec.cache.is_some() { Use::Needed } else { Use::Untouched },
     });
-    if let Some(Change { stage, risk, action }) = change {
+    if let Some(Change { stage, risk, copy, action }) = change {
         actions.extend(stage);
         // Measured whatever the policy says: what went, people want to know in any case.
         actions.push(Action::Approve { policy, risk });
+        actions.extend(copy);
         if !fenced {
             actions.push(fence());
             fenced = true;

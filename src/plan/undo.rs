@@ -81,6 +81,7 @@ fn plan(world: &World, aside: &Aside) -> Decision {
     let change = Change {
         stage: None,
         risk: Risk::Replacement { schema: aside.schema.clone(), since: Some(aside.at) },
+        copy: None,
         action: Action::Restore {
             // What stands aside says of itself that it is this.
             point: aside.schema.clone(),

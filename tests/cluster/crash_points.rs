@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use backout::api::{
+    BackupPoint,
+    backup_point::PointReason,
     operation::{OperationState, StepName, StepState},
     status::{ReleaseState, ReleaseStatus},
 };
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::support::{
@@ -26,7 +29,7 @@ async fn an_operator_killed_after_every_status_write_converges() {
     // The operator runs on the node, where the cluster's names are not known.
     spec["database"]["mysql"]["host"] = json!(variable("BED_MYSQL_HOST"));
     spec["database"]["backup"] = json!({"store": {"url": operator.store()}});
-    spec["rollback"] = json!({"approval": "Never"});
+    spec["rollback"] = json!({"approval": "Never", "emergencyPoint": "BeforeDownScripts"});
     spec["cache"]["redis"]["host"] = json!(variable("BED_REDIS_HOST"));
     spec["verify"]["checks"][0]["http"]["url"] = json!(format!("{}/health", place.service().await));
     // Every round of checks costs a crash: the time for them is not what is tested.
@@ -59,6 +62,10 @@ async fn an_operator_killed_after_every_status_write_converges() {
     // Each step is written down twice, the operation's begin and end once each.
     assert!(crashes >= 2 * steps(&status) + 2, "{crashes} crashes");
     assert_eq!(self::rows(&place).await, rows);
+    let points = place.api::<BackupPoint>().list(&ListParams::default()).await.expect("points can be listed").items;
+    let emergency = points.iter().filter(|point| point.spec.reason == PointReason::Emergency).collect::<Vec<_>>();
+    let [BackupPoint { status: Some(kept), spec, .. }] = emergency[..] else { panic!("{emergency:?}") };
+    assert_eq!((kept.verified, kept.schema_version, spec.before), (true, Some(6), None), "what the down scripts drop is in it");
     println!("git revert: {crashes} crashes");
 
     operator.arm();

@@ -3,7 +3,7 @@
 use backout::{
     api::{
         operation::{Kind, OperationState, StepName},
-        release::Method,
+        release::{EmergencyPoint, Method},
         status::ReleaseState,
     },
     plan::input::Seen,
@@ -27,6 +27,11 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
         ("the schema is the target's already", reverted().applied(&[1])),
         ("there is no database", reverted().spec(|spec| spec.database = None)),
         ("there is no cache", reverted().applied(&[1]).spec(|spec| spec.cache = None)),
+        ("and what they drop is kept", reverted().spec(|spec| spec.rollback.emergency_point = EmergencyPoint::BeforeDownScripts)),
+        (
+            "what a restore replaces is kept in any case",
+            reverted().no_down(2).spec(|spec| spec.rollback.emergency_point = EmergencyPoint::BeforeDownScripts),
+        ),
         ("Restore comes first", reverted().spec(|spec| spec.rollback.database = vec![Method::Restore, Method::RevertSchema])),
         ("a migration stands half way", reverted().half_way(2)),
         ("the target needs a migration that is gone", reverted().applied(&[2])),
@@ -68,6 +73,10 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
       Rollback 2 → 1: Preflight 1 [] database=Untouched cache=Needed, Deploy 1, FlushCache shop:, Verify 1m
     there is no cache
       Rollback 2 → 1: Preflight 1 [] database=Untouched cache=Untouched, Deploy 1, Verify 1m
+    and what they drop is kept
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, BackUp shop-3-emergency-6eefdf8f77, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    what a restore replaces is kept in any case
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     Restore comes first
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a migration stands half way

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use backout::{
     api::{
         Span,
+        backup_point::PointReason,
         operation::{Action, ApprovalState, Expired, Loss, Revert, Risk, StepName, Tolerated},
     },
     plan::{
@@ -69,7 +70,7 @@ pub enum RowState {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Point {
-    pub before: u64,
+    pub before: Option<u64>,
     pub content: Tables,
     /// Its manifest is written; without that it counts for nothing.
     pub complete: bool,
@@ -134,7 +135,7 @@ impl Simulation {
             return Ok(retry("another operation holds the lock"));
         }
         match action {
-            Action::BackUp { release, point, .. } => self.back_up(*release, point),
+            Action::BackUp { release, point, reason, .. } => self.back_up((*reason == PointReason::PreDeploy).then_some(*release), point),
             Action::RehearseMigrations { release, migrations, point, scratch, .. } => {
                 self.rehearse_migrations(*release, migrations, point, scratch)
             }
@@ -165,12 +166,12 @@ impl Simulation {
         Ok(if self.model.database_seen { Ok(()) } else { Err(retry("the database is away")) })
     }
 
-    fn back_up(&mut self, release: u64, point: &str) -> Result<Outcome, Stop> {
+    fn back_up(&mut self, before: Option<u64>, point: &str) -> Result<Outcome, Stop> {
         if self.model.server.points.get(point).is_some_and(|point| point.complete) {
             return Ok(done());
         }
         let content = self.model.server.live.clone();
-        self.model.server.points.insert(point.to_owned(), Point { before: release, content, complete: false });
+        self.model.server.points.insert(point.to_owned(), Point { before, content, complete: false });
         if let Err(away) = self.statement("inside a dump")? {
             return Ok(away);
         }
@@ -270,8 +271,25 @@ impl Simulation {
         Ok(done())
     }
 
+    /// What an operation copies before it runs down scripts has what they drop.
+    fn was_copied(&mut self, reverts: &[Revert]) -> Result<(), Stop> {
+        let steps = self.model.status.operation.iter().flat_map(|operation| &operation.steps);
+        let copy = steps.into_iter().find_map(|step| match &step.action {
+            Action::BackUp { point, .. } => Some(point.clone()),
+            _ => None,
+        });
+        let Some(copy) = copy else { return Ok(()) };
+        let point = self.model.server.points.get(&copy).filter(|point| point.complete);
+        let holds = |version: u64| point.is_some_and(|point| point.content.applied.iter().any(|row| row.version == version));
+        if reverts.iter().all(|revert| holds(revert.migration)) {
+            return Ok(());
+        }
+        self.broken("down scripts were run before what they drop was copied".to_owned())
+    }
+
     fn revert(&mut self, operation: u64, reverts: &[Revert]) -> Result<Outcome, Stop> {
         self.must_be_fenced()?;
+        self.was_copied(reverts)?;
         for Revert { migration: version, release } in reverts {
             if let Err(away) = self.statement("between down scripts")? {
                 return Ok(away);

@@ -14,6 +14,8 @@ pub enum Event {
     KeepFor(u64),
     /// From now on migrations are run on a copy first.
     RehearseMigrations,
+    /// From now on the database is captured before down scripts are run.
+    EmergencyPoints,
     Automatic(bool),
     Methods(Vec<Method>),
     Pin(u64),
@@ -135,6 +137,9 @@ pub fn history(seed: u64) -> Vec<Event> {
     }
     if seed % 4 == 1 {
         events.push(Event::RehearseMigrations);
+    }
+    if seed % 4 < 2 {
+        events.push(Event::EmergencyPoints);
     }
     if random.below(3) == 0 {
         events.push(Event::Approval(policy(&mut random)));

@@ -84,8 +84,8 @@ fn world(model: &Model, hash: &mut DefaultHasher) {
     } = model;
     (generation, reset_at, undo, gone, head, source_seen, database_seen, workloads_seen, away).hash(hash);
     (approve.as_ref().map(|approve| &approve.digest), *life == Life::Leaving).hash(hash);
-    let Rollback { automatic, database, approval, keep_aside: _, carry_forward: _, limit: _ } = &spec.rollback;
-    (automatic, *approval as u8, spec.rollback_to.as_ref().map(|pin| pin.release), spec.suspend).hash(hash);
+    let Rollback { automatic, database, approval, keep_aside: _, carry_forward: _, emergency_point, limit: _ } = &spec.rollback;
+    (automatic, *approval as u8, *emergency_point as u8, spec.rollback_to.as_ref().map(|pin| pin.release), spec.suspend).hash(hash);
     database.iter().for_each(|method| (*method as u8).hash(hash));
     // A commit's number makes its content unique, and what it changes follows.
     commits.iter().for_each(|commit| commit.content.images.hash(hash));

@@ -9,7 +9,7 @@ use backout::{
         database::{RehearseMigrations, Retention, StagePolicy},
         names,
         operation::Operation,
-        release::{ReleaseSpec, RollbackTo},
+        release::{EmergencyPoint, ReleaseSpec, RollbackTo},
         status::ReleaseStatus,
     },
     plan::input::{
@@ -200,7 +200,7 @@ impl Model {
 
     fn point_seen(&self, name: &str, point: &Point) -> PointSeen {
         PointSeen {
-            before: Some(point.before),
+            before: point.before,
             database: None,
             verified: point.complete,
             migrations: Some(point.content.applied.iter().map(|row| row.version).collect()),
@@ -234,6 +234,7 @@ impl Model {
                 let rehearsal = RehearseMigrations { within: Span::seconds(60), at_most: None };
                 spec.database.iter_mut().for_each(|database| database.rehearse_migrations = Some(rehearsal.clone()));
             }),
+            Event::EmergencyPoints => self.edit(|spec| spec.rollback.emergency_point = EmergencyPoint::BeforeDownScripts),
             Event::Automatic(automatic) => self.edit(|spec| spec.rollback.automatic = automatic),
             Event::Methods(ref methods) => self.edit(|spec| spec.rollback.database.clone_from(methods)),
             Event::Pin(release) => {
