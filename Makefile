@@ -60,10 +60,10 @@ chaos: check build
 	@tests/testbed/bed run cargo test --offline --quiet --test all -- --ignored --exact cluster::chaos::every_fault_is_survived --nocapture; \
 	  result=$$?; tests/testbed/bed down; exit $$result
 
-## bench-db: measure the data engine beside mysqldump and mydumper on a server of its own; ROWS="1000000 5000000" RUNS=3
+## bench-db: measure the data engine beside mysqldump, mydumper and mariadb-backup on a server of its own; ROWS="1000000 5000000" RUNS=3
 .PHONY: bench-db
 bench-db: check own
-	@command -v mydumper >/dev/null || apt-get install -qy --no-install-recommends mydumper
+	@command -v mydumper mariadb-backup >/dev/null || apt-get install -qy --no-install-recommends mydumper mariadb-backup
 	@cargo bench --quiet --locked --bench db
 
 ## build: the operator, the sample application and all tests

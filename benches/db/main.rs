@@ -15,7 +15,11 @@ mod server;
 mod tools;
 mod traffic;
 
-use std::{env, path::Path, time::Duration};
+use std::{
+    env,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use measure::{Figure, Table};
 use server::Server;
@@ -38,6 +42,7 @@ async fn main() {
         data::fill(&server, rows).await;
         capture(&server, &mut table, runs).await;
         load(&server, &mut table, rows, runs).await;
+        stage(&server, &mut table, runs).await;
         cut_over(&server, &mut table, runs).await;
     }
     table.begin(40);
@@ -109,12 +114,42 @@ async fn load(server: &Server, table: &mut Table, rows: u64, runs: usize) {
     }
 }
 
+/// Loading beside an application: what its writes take meanwhile, and how long the load takes for that.
+async fn stage(server: &Server, table: &mut Table, runs: usize) {
+    let place = server.folder("dumps").join("backout");
+    let ways: [(&str, &[&str]); 3] =
+        [("2 connections", &[]), ("1 connection", &["--connections", "1"]), ("1 connection, gently", &["--connections", "1", "--gently"])];
+    for (name, how) in ways {
+        let (mut took, mut before, mut beside) = (Figure::seconds(), Figure::milliseconds(), Figure::milliseconds());
+        for run in 0..runs {
+            let traffic = Traffic::start(server).await;
+            tokio::time::sleep(traffic::WARM * 3).await;
+            before.add(traffic.stop().await.usual_write().as_secs_f64() * 1e3);
+            let traffic = Traffic::start(server).await;
+            let begun = Instant::now();
+            tools::stage(server, &place, how);
+            took.add(begun.elapsed().as_secs_f64());
+            let usual = traffic.stop().await.usual_write();
+            beside.add(usual.as_secs_f64() * 1e3);
+            say(&format!("stage with {name} {run}: {:.1} s, p99 {} ms", begun.elapsed().as_secs_f64(), usual.as_millis()));
+            tools::forget_stage(server, &place).await;
+        }
+        let (took, before, beside) = (took.to_string(), before.to_string(), beside.to_string());
+        table.row(
+            "staging beside writers and readers",
+            name,
+            &[("wall", &took), ("p99 of writes without it", &before), ("p99 of writes", &beside)],
+        );
+    }
+}
+
 /// The cut-over under writers and readers, and restoring in place as the runbook does.
 async fn cut_over(server: &Server, table: &mut Table, runs: usize) {
     let folder = server.folder("dumps");
     let (mut swap, mut blocked, mut errors, mut lost) = (Figure::milliseconds(), Figure::milliseconds(), 0, 0);
-    for run in 0..runs.max(5) {
-        tools::stage(server, &folder.join("backout"));
+    let mut dropping = Figure::milliseconds();
+    for run in 0..runs {
+        tools::stage(server, &folder.join("backout"), &[]);
         let traffic = Traffic::start(server).await;
         tokio::time::sleep(traffic::WARM).await;
         let (took, aside) = tools::cut_over(server, &folder.join("backout"));
@@ -125,13 +160,16 @@ async fn cut_over(server: &Server, table: &mut Table, runs: usize) {
         errors += report.errors;
         lost += report.lost(server, &["shop", &aside]).await;
         say(&format!("cut-over {run}: {} ms, longest query {} ms", took.as_millis(), report.longest().as_millis()));
-        server.run(&format!("DROP DATABASE `{aside}`")).await;
+        let traffic = Traffic::start(server).await;
+        tools::discard(server, &folder.join("backout"), &aside);
+        dropping.add(traffic.stop().await.longest().as_secs_f64() * 1e3);
     }
     let figures = [
         ("decision to last rename", swap.to_string()),
         ("longest query", blocked.to_string()),
         ("errors", errors.to_string()),
         ("acknowledged rows lost", lost.to_string()),
+        ("longest query while the replaced tables are dropped", dropping.to_string()),
     ];
     table.row("cut-over of a staged point", "backout", &figures.each_ref().map(|(name, value)| (*name, value.as_str())));
 
@@ -177,4 +215,4 @@ fn say(text: &str) {
 }
 
 /// A child that takes longer is stuck.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);

@@ -84,6 +84,10 @@ impl Server {
         folder
     }
 
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     pub fn home(&self) -> &Path {
         self.folder.path()
     }

@@ -15,10 +15,11 @@ pub struct Tool {
     pub alone: bool,
 }
 
-pub const CAPTURES: [Tool; 3] = [
+pub const CAPTURES: [Tool; 4] = [
     Tool { name: "backout", run: backout_capture, alone: true },
     Tool { name: "mysqldump", run: mysqldump, alone: false },
     Tool { name: "mydumper", run: mydumper, alone: false },
+    Tool { name: "mariadb-backup", run: mariadb_backup, alone: false },
 ];
 
 pub const LOADS: [Tool; 3] = [
@@ -29,9 +30,9 @@ pub const LOADS: [Tool; 3] = [
 
 /// Says at the beginning what is missing at the end.
 pub fn check() {
-    for tool in ["mariadbd", "mariadb-dump", "mydumper", "myloader", "zstd"] {
+    for tool in ["mariadbd", "mariadb-dump", "mydumper", "myloader", "mariadb-backup", "zstd"] {
         let found = Command::new("sh").args(["-c", "command -v \"$0\"", tool]).output().is_ok_and(|output| output.status.success());
-        assert!(found, "{tool} is not here: apt-get install mariadb-server mydumper zstd");
+        assert!(found, "{tool} is not here: apt-get install mariadb-server mydumper mariadb-backup zstd");
     }
 }
 
@@ -70,6 +71,17 @@ fn mydumper(server: &Server, place: &Path) -> Done {
     shell(server, &script, "mydumper")
 }
 
+/// A copy of the server's files: it is brought back by a server that stands still, so that no load of it is comparable.
+fn mariadb_backup(server: &Server, place: &Path) -> Done {
+    let script = format!(
+        "mariadb-backup {} --backup --databases=shop --parallel=2 --stream=mbstream --target-dir={1}/work --datadir={2} 2>/dev/null | zstd -q -1 > {1}/backup.zst",
+        client(server),
+        place.display(),
+        server.data().display()
+    );
+    shell(server, &script, "mariadb-backup")
+}
+
 fn myloader(server: &Server, place: &Path) -> Done {
     let script =
         format!("myloader -h 127.0.0.1 -P {} -u root -t 2 -d {} -s shop -B restored -o -e 2>/dev/null", server.port(), place.display());
@@ -94,9 +106,15 @@ pub fn backout_load(server: &Server, place: &Path) -> Done {
 }
 
 /// Leaves the point loaded beside the live schema: nobody is there to agree to the restore.
-pub fn stage(server: &Server, place: &Path) {
+pub fn stage(server: &Server, place: &Path, how: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backout"));
-    command.args(["db", "restore", "point", "--store"]).arg(place).stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
+        .args(["db", "restore", "point"])
+        .args(how)
+        .arg("--store")
+        .arg(place)
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     command.env("BACKOUT_DB_URL", format!("mysql://root@127.0.0.1:{}/shop", server.port())).env("BACKOUT_DB_TLS", "disabled");
     let status = command.status().expect("it starts");
     assert!(!status.success(), "it was swapped in without being asked for");
@@ -107,6 +125,17 @@ pub fn cut_over(server: &Server, place: &Path) -> (Duration, String) {
     let done = backout(server, place, &["restore", "point", "--yes"]);
     let facts: serde_json::Value = serde_json::from_str(&done.output).expect("it prints JSON");
     (seconds(&done.output, "swapSeconds"), facts["aside"].as_str().expect("it names what it keeps").to_owned())
+}
+
+/// Drops what is loaded beside the live schema.
+pub async fn forget_stage(server: &Server, place: &Path) {
+    let shadow = server.ask("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'shop\\_backout\\_%'").await;
+    discard(server, place, &shadow);
+}
+
+/// Drops what a cut-over replaced.
+pub fn discard(server: &Server, place: &Path, aside: &str) {
+    backout(server, place, &["discard", aside]);
 }
 
 fn seconds(output: &str, field: &str) -> Duration {

@@ -28,6 +28,7 @@ pub struct Report {
     longest_read: Duration,
     pub errors: usize,
     acknowledged: Vec<u64>,
+    writes: Vec<Duration>,
 }
 
 impl Traffic {
@@ -50,6 +51,7 @@ impl Traffic {
             all.longest_read = all.longest_read.max(one.longest_read);
             all.errors += one.errors;
             all.acknowledged.extend(one.acknowledged);
+            all.writes.extend(one.writes);
         }
         all
     }
@@ -58,6 +60,12 @@ impl Traffic {
 impl Report {
     pub fn longest(&self) -> Duration {
         self.longest_write.max(self.longest_read)
+    }
+
+    /// 99 of 100 writes took no longer.
+    pub fn usual_write(&mut self) -> Duration {
+        self.writes.sort_unstable();
+        self.writes.get(self.writes.len() * 99 / 100).copied().unwrap_or_default()
     }
 
     pub fn acknowledged(&self) -> usize {
@@ -96,6 +104,7 @@ async fn write(mut connection: MySqlConnection, stop: Arc<AtomicBool>) -> Report
             Err(_) => report.errors += 1,
         }
         report.longest_write = report.longest_write.max(begun.elapsed());
+        report.writes.push(begun.elapsed());
         tokio::time::sleep(WRITER_PAUSE).await;
     }
     report

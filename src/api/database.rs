@@ -111,7 +111,8 @@ pub enum StagePolicy {
     /// Once a rollback asks for it.
     #[default]
     Never,
-    /// As long as the release bakes (spec.verify.bake), with one connection, so that the application keeps its share of the server.
+    /// As long as the release bakes (spec.verify.bake), with one connection, which rests for as long as commits take more than twice as
+    /// long as without it.
     WhileBaking,
 }
 

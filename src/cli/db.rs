@@ -100,6 +100,9 @@ pub struct Server {
     /// Bytes of rows in each file of a point; K, M and G stand for powers of 1024.
     #[arg(long, env = "BACKOUT_DB_CHUNK", default_value = "16M", value_parser = super::bytes)]
     pub chunk: u64,
+    /// Rest between statements of a load for as long as commits of others take more than twice as long as before it.
+    #[arg(long)]
+    pub gently: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

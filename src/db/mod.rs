@@ -86,7 +86,7 @@ fn is_in_a_cloud(place: &str) -> bool {
 
 /// The database that the arguments name. How far a call has come is shown where somebody looks.
 fn database(server: &Server, output: Output) -> Result<Database> {
-    let Server { url, password_file, password, tls, ca, connections, chunk } = server;
+    let Server { url, password_file, password, tls, ca, connections, chunk, gently } = server;
     let name = url.path().trim_matches('/');
     let host = url.host_str().filter(|_| matches!(url.scheme(), "mysql" | "mariadb") && !name.is_empty());
     let host = host.ok_or("--url has to be like mysql://user@host:3306/schema")?;
@@ -119,6 +119,7 @@ fn database(server: &Server, output: Output) -> Result<Database> {
         tls,
     });
     let database = database.with_connections(usize::from(*connections)).with_chunk(*chunk);
+    let database = if *gently { database.yielding() } else { database };
     Ok(if output == Output::Text && std::io::stderr().is_terminal() { database.with_progress(show::bars()) } else { database })
 }
 

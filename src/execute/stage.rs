@@ -27,7 +27,7 @@ pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
     // Nobody waits for it, also not for a place.
     let Ok(place) = Arc::clone(&task.hands.beside).try_acquire_owned() else { return };
     let (database, store) = match (task.database().await, task.readable_store().await) {
-        (Ok(database), Ok(store)) => (database.with_connections(1), store),
+        (Ok(database), Ok(store)) => (database.with_connections(1).yielding(), store),
         (Err(error), _) | (_, Err(error)) => return tracing::warn!(point, shadow, %error, "not staged"),
     };
     let (prefix, name, shadow) = (task.prefix(point), point.clone(), shadow.clone());

@@ -179,6 +179,8 @@ pub(super) enum Note {
     Objects,
     /// The tables that a cut-over moves in more than one step.
     Passing,
+    /// A number that is counted up, to see how long a commit takes.
+    Pulse,
 }
 
 impl Note {
@@ -186,6 +188,7 @@ impl Note {
         match self {
             Self::Objects => "objects",
             Self::Passing => "passing",
+            Self::Pulse => "pulse",
         }
     }
 }
@@ -215,6 +218,11 @@ pub(super) async fn kept<T: DeserializeOwned>(session: &mut Session, schema: &st
     serde_json::from_str(&row.string(0)?)
         .map(Some)
         .map_err(|error| Error::Unreadable { doing: DOING.to_owned(), reason: error.to_string() })
+}
+
+/// The statement that counts [`Note::Pulse`] up.
+pub(super) fn pulse(schema: &str) -> String {
+    format!("UPDATE {} SET content = content + 1 WHERE name = {}", qualified(schema, NOTES), literal(Note::Pulse.word()))
 }
 
 /// Keeps it no longer.

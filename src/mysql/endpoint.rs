@@ -94,6 +94,7 @@ pub struct Database {
     statement_timeout: Duration,
     connections: usize,
     chunk: u64,
+    yields: bool,
     listening: Listening,
 }
 
@@ -105,6 +106,7 @@ impl Database {
             statement_timeout: STATEMENT_TIMEOUT,
             connections: CONNECTIONS,
             chunk: CHUNK_BYTES,
+            yields: false,
             listening: Listening::default(),
         }
     }
@@ -147,6 +149,18 @@ impl Database {
 
     pub(super) fn listening(&self) -> &Listening {
         &self.listening
+    }
+
+    /// Loads rest between statements for as long as commits of others would take more than twice as long as without: beside an application
+    /// that is not to notice.
+    #[must_use]
+    pub fn yielding(mut self) -> Self {
+        self.yields = true;
+        self
+    }
+
+    pub(super) fn yields(&self) -> bool {
+        self.yields
     }
 
     pub(super) fn connections(&self) -> usize {

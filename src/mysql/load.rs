@@ -4,6 +4,7 @@
 //! half loaded for it goes on at the chunks that are not there. No row is executed before the digest of every file was compared.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use object_store::path::Path;
 
@@ -13,6 +14,7 @@ use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::quote;
 use super::manifest::{self, Chunk, Head, Manifest};
+use super::pace::Pace;
 use super::progress::{Counter, Part};
 use super::store::{Store, Unpacked};
 use super::{checksum, definition, files, grants, inspect, lock, recreate, sequence};
@@ -69,7 +71,8 @@ pub async fn load(database: &Database, store: &Store, prefix: &Path, shadow: &st
     }
     let noted = noted.unwrap_or_default();
     let mut helpers = helpers(database).await?;
-    let work = Arc::new(Work { store: store.clone(), prefix: prefix.clone(), shadow: shadow.to_owned() });
+    let pace = if database.yields() { Some(Pace::begin(database, shadow).await?) } else { None };
+    let work = Arc::new(Work { store: store.clone(), prefix: prefix.clone(), shadow: shadow.to_owned(), pace });
     let chunks = manifest.tables.iter().flat_map(|table| table.chunks.iter().map(|chunk| (table.name.clone(), chunk.clone())));
     let left: Vec<_> = chunks.filter(|(_, chunk)| !noted.contains(&chunk.file.name)).collect();
     let counter = database.listening().begin(Part::Load, left.iter().map(|(_, chunk)| chunk.sum.rows).sum());
@@ -82,8 +85,11 @@ pub async fn load(database: &Database, store: &Store, prefix: &Path, shadow: &st
         beside::forget_chunks(&mut session, shadow).await?;
     }
     crew::dismiss(compared?).await;
+    // With its pulse.
+    drop(work);
     recreate::try_in(&mut session, shadow, &manifest.objects).await?;
     beside::keep(&mut session, shadow, Note::Objects, &manifest.objects).await?;
+    beside::forget(&mut session, shadow, Note::Pulse).await?;
     beside::write_sign(&mut session, &sign(shadow, &manifest, Standing::Complete)).await?;
     session.close().await;
     Ok(loaded)
@@ -183,6 +189,8 @@ struct Work {
     store: Store,
     prefix: Path,
     shadow: String,
+    /// None: as fast as it goes.
+    pace: Option<Pace>,
 }
 
 impl Work {
@@ -217,7 +225,7 @@ impl Work {
         session.run(&doing, "START TRANSACTION").await?;
         while let Some(bytes) = unpacked.next().await? {
             lines.push(&bytes);
-            execute(&mut session, &doing, &mut lines, &path).await?;
+            self.execute(&mut session, &doing, &mut lines, &path).await?;
         }
         // Compared before; again, because the file could have been replaced meanwhile.
         unpacked.finish(&file.sha256)?;
@@ -235,7 +243,9 @@ impl Work {
         mut session: Session,
         (table, Chunk { range, sum: expected, .. }): (Arc<inspect::Table>, Chunk),
     ) -> Result<(Session, u64)> {
+        let begun = Instant::now();
         let sum = checksum::sum_of(&mut session, &self.shadow, &table, &range).await?;
+        self.rest(begun.elapsed()).await;
         let part = range.condition(&table.key, &table.name).map(|rows| format!(" where {rows}")).unwrap_or_default();
         if sum.rows != expected.rows {
             return Err(mismatch(&self.shadow, &table.name, format!("{} rows{part} instead of {}", sum.rows, expected.rows)));
@@ -245,14 +255,22 @@ impl Work {
         }
         Ok((session, sum.rows))
     }
-}
 
-async fn execute(session: &mut Session, doing: &str, lines: &mut Lines, path: &Path) -> Result<()> {
-    while let Some(line) = lines.next() {
-        let sql = String::from_utf8(line).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })?;
-        session.run_long(doing, sql).await?;
+    async fn execute(&self, session: &mut Session, doing: &str, lines: &mut Lines, path: &Path) -> Result<()> {
+        while let Some(line) = lines.next() {
+            let sql = String::from_utf8(line).map_err(|error| Error::Corrupt { path: path.to_string(), reason: error.to_string() })?;
+            let begun = Instant::now();
+            session.run_long(doing, sql).await?;
+            self.rest(begun.elapsed()).await;
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn rest(&self, worked: Duration) {
+        if let Some(pace) = &self.pace {
+            pace.rest(worked).await;
+        }
+    }
 }
 
 /// Cuts bytes into lines. A line is a statement: no statement of a table's file contains a line break.

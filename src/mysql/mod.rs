@@ -25,7 +25,7 @@
 //! `docs/backup-format.md` describes the files of a backup and how to restore one without this engine.
 //!
 //! # Limits
-//! System-versioned tables, tables of other engines and foreign keys across schemas are refused by name
+//! Tables of other engines, histories by transaction and foreign keys across schemas are refused by name
 //! ([`Inventory::unsupported`]).
 
 mod beside;
@@ -52,6 +52,7 @@ mod loss;
 mod manifest;
 mod migrate;
 mod owner;
+mod pace;
 mod passing;
 mod progress;
 mod query;

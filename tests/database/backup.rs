@@ -393,6 +393,30 @@ async fn a_backup_can_be_restored_by_hand() {
 }
 
 #[tokio::test]
+async fn a_load_that_yields_is_the_same_load() {
+    let bed = Bed::new(ORDERS).await;
+    bed.capture("p1").await;
+    let (database, shadow) = (bed.database().with_connections(1).yielding(), bed.beside("shadow"));
+    let mut root = bed.root().await;
+    let pulse = format!("SELECT COALESCE(MAX(content), 0) FROM `{shadow}`.`_backout_notes` WHERE name = 'pulse'");
+    let (store, prefix) = (bed.store.clone(), Path::from("p1"));
+    let loading = tokio::spawn({
+        let shadow = shadow.clone();
+        async move { load(&database, &store, &prefix, &shadow).await }
+    });
+    until(
+        &mut root,
+        &format!("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{shadow}' AND TABLE_NAME = '_backout_notes'"),
+        "1",
+    )
+    .await;
+    until(&mut root, &pulse.replacen("COALESCE(MAX(content), 0)", "COUNT(*) > 0 AND MAX(content) > 9", 1), "1").await;
+    loading.await.expect("the task ran").expect("the backup loads");
+    assert_eq!(ask(&mut root, &pulse).await, "0", "nothing is left of it");
+    swap(&bed.database(), &bed.swap("p1")).await.expect("the cut-over succeeds");
+}
+
+#[tokio::test]
 async fn a_rehearsal_takes_the_whole_time_and_leaves_nothing() {
     let bed = Bed::new(ORDERS).await;
     bed.capture("p1").await;
