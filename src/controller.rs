@@ -421,8 +421,8 @@ async fn one_step(cached: &Release, context: &Context) -> Result<Action, Error> 
             pen.grant(&release, step, approval, now).await?;
             Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
         }
-        Decision::Refuse { token, message } => {
-            pen.refuse(&release, token, message, now).await?;
+        Decision::Refuse { request, message } => {
+            pen.refuse(&release, request, message, now).await?;
             Ok(Action::requeue(PAUSE_AFTER_CONFLICT))
         }
         Decision::Farewell => {

@@ -26,7 +26,7 @@ use crate::{
     lease::Leadership,
     plan::{
         Verdict,
-        journal::{self, Look, Outcome},
+        journal::{self, Look, Outcome, Request},
         summary::{self, ready_of},
     },
     telemetry::Metrics,
@@ -168,9 +168,13 @@ impl Pen {
     }
 
     /// Answers a request by annotation that can't be met.
-    pub async fn refuse(&self, release: &Release, token: String, message: String, now: Timestamp) -> Result<Release, Error> {
-        let written = self.put(release, journal::refused(status(release), token), now).await?;
-        self.tell(&written, Told::new(EventType::Warning, "UndoRefused".to_owned(), message)).await;
+    pub async fn refuse(&self, release: &Release, request: Request, message: String, now: Timestamp) -> Result<Release, Error> {
+        let reason = match &request {
+            Request::Undo(_) => "UndoRefused",
+            Request::BackUp(_) => "BackUpRefused",
+        };
+        let written = self.put(release, journal::refused(status(release), request), now).await?;
+        self.tell(&written, Told::new(EventType::Warning, reason.to_owned(), message)).await;
         Ok(written)
     }
 

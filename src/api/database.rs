@@ -59,6 +59,7 @@ impl MysqlSpec {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(self.rehearse == 'Never' && !has(self.rehearseSchedule)) || !has(self.encryption) || has(self.encryption.identitySecretRef)").message("spec.database.backup.rehearse reads what is encrypted: set encryption.identitySecretRef, or rehearse to Never without rehearseSchedule"))]
+#[x_kube(validation = Rule::new("self.stage == 'Never' || !has(self.encryption) || has(self.encryption.identitySecretRef)").message("spec.database.backup.stage reads what is encrypted: set encryption.identitySecretRef, or stage to Never"))]
 pub struct BackupSpec {
     #[serde(default)]
     pub store: Store,

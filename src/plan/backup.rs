@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{housekeeping::Due, input::World, report};
+use super::{Decision, housekeeping::Due, input::World, journal::Request, report};
 use crate::api::{
     backup_point::PointReason,
     database::DatabaseSpec,
@@ -11,10 +11,22 @@ use crate::api::{
     status::{HistoryEntry, Upkeep},
 };
 
+/// Without a database there is nothing to take a point of: whoever asks for one is told.
+pub fn refused(world: &World) -> Option<Decision> {
+    let token = asked(world)?.clone();
+    let message = format!("{} asks for a backup point, but spec.database names no database", names::BACKUP_AT);
+    Some(Decision::Refuse { request: Request::BackUp(token), message })
+}
+
+/// What somebody asks for by annotation and was not answered.
+fn asked(world: &World) -> Option<&String> {
+    world.backup_at.as_ref().filter(|token| world.status.last_handled_backup_at.as_ref() != Some(token))
+}
+
 /// The point that is due, if any. Times that were missed are made up for by one.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Due> {
     let database = world.spec.database.as_ref()?;
-    let asked = world.backup_at.as_ref().filter(|token| world.status.last_handled_backup_at.as_ref() != Some(token));
+    let asked = asked(world);
     let place = report::place(&world.spec).unwrap_or_default();
     let (cause, why, point, reason) = if let Some(token) = asked {
         let cause = format!("{} asks for a backup point", names::BACKUP_AT);

@@ -24,7 +24,9 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(3600);
 
 /// What is due, if anything.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
-    world.spec.database.as_ref()?;
+    if world.spec.database.is_none() {
+        return backup::refused(world);
+    }
     let begin = |(kind, cause, why, action)| begin(world, current, (kind, cause), why, action);
     let when = |step| may_begin(world, step).then_some(());
     let discard = || when(StepName::Discard).and_then(|()| discard(world)).map(begin);

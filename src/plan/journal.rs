@@ -416,9 +416,19 @@ fn kept_up(status: &mut ReleaseStatus, operation: &Operation, now: Timestamp) {
     status.upkeep.push(Upkeep { kind, step, state, started_at, finished_at: now });
 }
 
+/// A request by annotation, by its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Undo(String),
+    BackUp(String),
+}
+
 /// The status with a request answered that can't be met.
-pub fn refused(mut status: ReleaseStatus, token: String) -> ReleaseStatus {
-    status.last_handled_undo = Some(token);
+pub fn refused(mut status: ReleaseStatus, request: Request) -> ReleaseStatus {
+    match request {
+        Request::Undo(token) => status.last_handled_undo = Some(token),
+        Request::BackUp(token) => status.last_handled_backup_at = Some(token),
+    }
     status
 }
 

@@ -60,7 +60,7 @@ pub enum Decision {
     /// The operation that runs has come to its end.
     Close(OperationState),
     /// A request by annotation can't be met; it is answered once and not kept waiting for.
-    Refuse { token: String, message: String },
+    Refuse { request: journal::Request, message: String },
     /// Nothing is held any more: let the object go.
     Farewell,
 }

@@ -3,6 +3,7 @@
 use super::{
     Decision, Verdict,
     input::{Seen, World},
+    journal::Request,
     report::{self, Aim, Draft},
     rollback::{self, Change, Deploy},
     target::rest,
@@ -26,7 +27,7 @@ pub fn requested(world: &World) -> Option<Decision> {
     match newest {
         Some(Aside { operation, from: None, .. }) if operation.to_string() == token => {
             let message = format!("{} asks to undo operation {token}, but no release ran on the tables that it replaced", names::UNDO);
-            Some(Decision::Refuse { message, token })
+            Some(Decision::Refuse { request: Request::Undo(token), message })
         }
         Some(aside) if aside.operation.to_string() == token => Some(plan(world, aside)),
         other => {
@@ -34,7 +35,8 @@ pub fn requested(world: &World) -> Option<Decision> {
                 || "no replaced tables are kept".to_owned(),
                 |aside| format!("only operation {}, the last that replaced tables, can be undone, until {}", aside.operation, aside.until),
             );
-            Some(Decision::Refuse { message: format!("{} asks to undo operation {token}, but {kept}", names::UNDO), token })
+            let message = format!("{} asks to undo operation {token}, but {kept}", names::UNDO);
+            Some(Decision::Refuse { request: Request::Undo(token), message })
         }
     }
 }

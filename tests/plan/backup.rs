@@ -75,6 +75,7 @@ fn points_are_taken_by_schedule_and_on_request() {
         ("suspended", scheduled().spec(|spec| spec.suspend = true)),
         ("the workloads can't be seen", scheduled().with(|world| world.workloads = Seen::Unknown(unseen("away")))),
         ("asked for, and no schedule", asked(Given::two_releases())),
+        ("asked for, and there is no database", asked(Given::two_releases()).spec(|spec| spec.database = None)),
         (
             "asked for, and it was taken",
             asked(Given::two_releases()).with(|world| world.status.last_handled_backup_at = Some("now".to_owned())),
@@ -127,6 +128,8 @@ fn points_are_taken_by_schedule_and_on_request() {
       Waiting away
     asked for, and no schedule
       Backup 2 → 2: BackUp shop-manual-c0a84686e6
+    asked for, and there is no database
+      Refuse now: backout.dev/backupAt asks for a backup point, but spec.database names no database
     asked for, and it was taken
       Ready ReconciliationSucceeded
     it runs

@@ -19,7 +19,8 @@ use backout::{
             AppliedSeen, ContainerSeen, DatabaseSeen, Desired, EnvSource, Life, Outlook, PointSeen, Rollout, Seen, Unseen, WorkloadSeen,
             World,
         },
-        journal, summary,
+        journal::{self, Request},
+        summary,
     },
 };
 use jiff::Timestamp;
@@ -418,7 +419,7 @@ pub fn told(decision: &Decision) -> String {
             format!("Grant {step} {:?} by {}", approval.state, approval.by.as_deref().unwrap_or("nobody"))
         }
         Decision::Contain { workloads } => format!("Contain {}", scales_told(workloads)),
-        Decision::Refuse { token, message } => format!("Refuse {token}: {message}"),
+        Decision::Refuse { request: Request::Undo(token) | Request::BackUp(token), message } => format!("Refuse {token}: {message}"),
         Decision::Farewell => "Farewell".to_owned(),
         Decision::Begin(operation) => {
             let steps: Vec<String> = operation.steps.iter().map(|step| action_told(&step.action)).collect();

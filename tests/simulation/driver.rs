@@ -250,8 +250,8 @@ impl Simulation {
                 self.write_some(&read, journal::contained(read.status(), workloads))?;
                 self.count("fence around a half-migrated schema");
             }
-            Decision::Refuse { token, .. } => {
-                self.put(&read, journal::refused(read.status(), token))?;
+            Decision::Refuse { request, .. } => {
+                self.put(&read, journal::refused(read.status(), request))?;
             }
             Decision::Farewell => self.let_go(&read)?,
             Decision::Begin(operation) => {
