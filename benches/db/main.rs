@@ -42,9 +42,11 @@ async fn main() {
         data::fill(&server, rows).await;
         capture(&server, &mut table, runs).await;
         load(&server, &mut table, rows, runs).await;
-        stage(&server, &mut table, runs).await;
         cut_over(&server, &mut table, runs).await;
     }
+    // A load that rests takes long, however many rows there are.
+    table.begin(100_000);
+    stage(&server, &mut table, 100_000, runs).await;
     table.begin(40);
     long_rows(&server, &mut table).await;
     table.print(runs, &server.version().await);
@@ -115,8 +117,10 @@ async fn load(server: &Server, table: &mut Table, rows: u64, runs: usize) {
 }
 
 /// Loading beside an application: what its writes take meanwhile, and how long the load takes for that.
-async fn stage(server: &Server, table: &mut Table, runs: usize) {
-    let place = server.folder("dumps").join("backout");
+async fn stage(server: &Server, table: &mut Table, rows: u64, runs: usize) {
+    data::fill(server, rows).await;
+    let place = fresh(&server.folder("dumps"), "staged");
+    tools::backout_capture(server, &place);
     let ways: [(&str, &[&str]); 3] =
         [("2 connections", &[]), ("1 connection", &["--connections", "1"]), ("1 connection, gently", &["--connections", "1", "--gently"])];
     for (name, how) in ways {

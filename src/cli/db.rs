@@ -32,6 +32,9 @@ pub enum DbCommand {
         server: Server,
         /// Its name [default: the schema's and the time]
         point: Option<String>,
+        /// Schema of the same server, into which a dump was loaded: it is taken for the one that --url names, and a dump becomes a point.
+        #[arg(long, value_name = "SCHEMA")]
+        from: Option<String>,
         /// Public key (age1…) for whose owner the files are encrypted. May be given several times.
         #[arg(long = "recipient", env = "BACKOUT_DB_RECIPIENTS", value_delimiter = ',')]
         recipients: Vec<String>,

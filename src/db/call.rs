@@ -35,7 +35,7 @@ pub struct Call {
 }
 
 impl Call {
-    pub async fn capture(&self, database: &Database, point: Option<String>) -> Result<()> {
+    pub async fn capture(&self, database: &Database, point: Option<String>, from: Option<String>) -> Result<()> {
         let point = point.unwrap_or_else(|| format!("{}-{}", database.name(), jiff::Timestamp::now().strftime("%Y%m%dt%H%M%Sz")));
         let prefix = path(&point)?;
         if let Some(there) = mysql::read_summary(&self.store, &prefix).await.map_err(told)? {
@@ -46,7 +46,11 @@ impl Call {
         }
         let what = Capture { point: point.clone(), operation: names::operation(BY_HAND, now()), release: 0 };
         let begun = Instant::now();
-        let taken = mysql::capture(database, &self.store, &prefix, &what).await.map_err(told)?;
+        let taken = match from {
+            None => mysql::capture(database, &self.store, &prefix, &what).await,
+            Some(from) => mysql::import(database, &from, &self.store, &prefix, &what).await,
+        };
+        let taken = taken.map_err(told)?;
         let took = begun.elapsed();
         let facts = json!({"seconds": took.as_secs_f64(), "taken": show::facts(&prefix, &taken)});
         self.say(&facts, || format!("{}\n{}", show::summary(&prefix, &taken, took), show::limits(&taken)))

@@ -37,7 +37,7 @@ async fn command(Db { command, store: place, store_ca, identity, output }: Db) -
     let objects = objects(&place, store_ca.as_deref(), &command)?;
     let call = Call { store: Store::new(objects).with_sealing(sealing(&command, identity.as_deref())?), output };
     match command {
-        DbCommand::Capture { server, point, recipients: _ } => call.capture(&database(&server, output)?, point).await,
+        DbCommand::Capture { server, point, from, recipients: _ } => call.capture(&database(&server, output)?, point, from).await,
         DbCommand::List => call.list().await,
         DbCommand::Verify { point } => call.verify(&point).await,
         DbCommand::Rehearse { server, point } => call.rehearse(&database(&server, output)?, &point).await,

@@ -79,7 +79,7 @@ pub fn summary(prefix: &Path, summary: &Summary, took: Duration) -> String {
 pub fn limits(summary: &Summary) -> String {
     let mut limits = Vec::new();
     if summary.head.position.is_none() {
-        limits.push("the server writes no binary log: which changes came after this instant can't be told from a log");
+        limits.push("its place in a binary log is not known: which changes came after it can't be told from one");
     }
     if summary.head.agreement == Agreement::OneSession {
         limits.push("one session read it all: several need the privilege RELOAD, or a binary log, to see the same instant");

@@ -55,6 +55,32 @@ const WITH_HISTORY: &str = "SET system_versioning_insert_history=1;\n";
 /// [`Error::Unsupported`] and [`Error::MissingGrants`] before anything is read; [`Error::Moved`] when DDL came between: take it again;
 /// [`Error::Corrupt`] when another point's manifest lies at `prefix`.
 pub async fn capture(database: &Database, store: &Store, prefix: &Path, what: &Capture) -> Result<Summary> {
+    captured(database, store, prefix, what, |manifest| manifest).await
+}
+
+/// Takes a backup of schema `from` of the same server for one of the database's own: somebody has loaded a dump into it. When that was taken,
+/// and from where in the binary log, nothing here can tell.
+///
+/// # Errors
+/// As [`capture`], of that schema; [`Error::Schema`] for the live one.
+pub async fn import(database: &Database, from: &str, store: &Store, prefix: &Path, what: &Capture) -> Result<Summary> {
+    if from == database.name() {
+        return Err(Error::Schema { schema: from.to_owned(), reason: "it is the live schema itself: capture it".to_owned() });
+    }
+    let as_its_own = |manifest: Manifest| {
+        let head = Head { database: database.name().to_owned(), position: None, ..manifest.head };
+        Manifest { head, ..manifest }
+    };
+    captured(&database.beside(from), store, prefix, what, as_its_own).await
+}
+
+async fn captured(
+    database: &Database,
+    store: &Store,
+    prefix: &Path,
+    what: &Capture,
+    told: impl FnOnce(Manifest) -> Manifest,
+) -> Result<Summary> {
     if let Some(there) = read_summary(store, prefix).await? {
         if there.head.point == what.point {
             return Ok(there);
@@ -69,7 +95,7 @@ pub async fn capture(database: &Database, store: &Store, prefix: &Path, what: &C
     let names: BTreeSet<&str> = manifest.files().map(|file| file.name.as_str()).collect();
     sweep(store, prefix, |name| names.contains(name)).await?;
     session.close().await;
-    manifest.write(store, prefix).await
+    told(manifest).write(store, prefix).await
 }
 
 async fn take(database: &Database, session: &mut Session, store: &Store, prefix: &Path, what: &Capture) -> Result<Manifest> {

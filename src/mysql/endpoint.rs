@@ -171,6 +171,11 @@ impl Database {
         self.chunk
     }
 
+    /// Another schema of the same server.
+    pub(super) fn beside(&self, schema: &str) -> Self {
+        Self { endpoint: Endpoint { database: schema.to_owned(), ..self.endpoint.clone() }, ..self.clone() }
+    }
+
     /// The live schema's name.
     pub fn name(&self) -> &str {
         &self.endpoint.database

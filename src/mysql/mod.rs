@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! capture   live schema ──one instant──▶ files + manifest         touches nothing
+//! import    the same of another schema, as the live one's           touches nothing
 //! load      files ──digests checked──▶ shadow schema, compared    touches nothing live
 //! rehearse  load, and drop it again: how long a restore takes     touches nothing live
 //! try_migrations   load, and run scripts there, forth and back    touches nothing live
@@ -76,7 +77,7 @@ mod within;
 
 pub use beside::{Beside, Standing, discard};
 pub use bookkeeping::{Applied, MARKER, MIGRATIONS, Marker, State};
-pub use capture::{Capture, capture};
+pub use capture::{Capture, capture, import};
 pub use carry::{Carried, carry_forward};
 pub use checksum::{TableSum, checksum};
 pub use chunk::Range;

@@ -160,6 +160,49 @@ async fn the_script_restores_a_point_with_ordinary_tools() {
 }
 
 /// The same where the files are encrypted.
+/// With bytes that are text in no character set, triggers, and a table that the live schema does not have any more.
+#[tokio::test]
+async fn a_dump_of_the_usual_tool_becomes_a_point() {
+    let bed = Bed::new(
+        "CREATE TABLE a (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100), raw VARBINARY(20)); CREATE TABLE gone (id INT PRIMARY KEY); INSERT INTO gone VALUES (7); \
+         CREATE TABLE seen (n INT); CREATE TRIGGER counted AFTER INSERT ON a FOR EACH ROW INSERT INTO seen VALUES (NEW.id); \
+         INSERT INTO a SELECT seq, CONCAT('ü🎉', seq), x'00FF27220A5C' FROM seq_1_to_500; CREATE VIEW v AS SELECT COUNT(*) AS n FROM a",
+    )
+    .await;
+    let (folder, mut root) = (tempfile::tempdir().expect("a folder can be made"), bed.root().await);
+    let store = folder.path();
+    let (endpoint, dump) = (bed.endpoint(), format!("{}_dump", bed.name));
+    let tool = |script: &str| {
+        let ended = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", script, "bash"])
+            .args(["--no-defaults", "-h", &endpoint.host, "-P", &endpoint.port.to_string(), "-u", &endpoint.user])
+            .env("MYSQL_PWD", variable("BED_MYSQL_PASSWORD"))
+            .output()
+            .expect("a shell starts");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    run(&mut root, &format!("CREATE DATABASE `{dump}`")).await;
+    tool(&format!(
+        "mariadb-dump \"$@\" --single-transaction {0} > {1}/old.sql; mariadb \"$@\" {dump} < {1}/old.sql",
+        bed.name,
+        store.display()
+    ));
+    run(&mut root, "DROP TABLE gone; UPDATE a SET v = 'changed', raw = NULL; DELETE FROM a WHERE id > 400").await;
+
+    let taken = json(&done(&bed, store, &["capture", "old", "--from", &dump, "--output", "json"]));
+    assert_eq!((&taken["taken"]["database"], &taken["taken"]["rows"]), (&bed.name.as_str().into(), &1001.into()));
+    let message = refused(&bed, store, &["capture", "other", "--from", &bed.name]);
+    assert!(message.contains("it is the live schema itself"), "{message}");
+    let message = refused(&bed, store, &["capture", "other", "--from", "no_such_schema"]);
+    assert!(message.contains("no_such_schema"), "{message}");
+    run(&mut root, &format!("DROP DATABASE `{dump}`")).await;
+    done(&bed, store, &["restore", "old", "--yes"]);
+    let found = "SELECT CONCAT_WS(' ', COUNT(*), SUM(v = CONCAT('ü🎉', id)), SUM(raw = x'00FF27220A5C'), (SELECT id FROM gone), (SELECT COUNT(*) FROM seen), (SELECT n FROM v)) FROM a";
+    assert_eq!(ask(&mut root, found).await, "500 500 500 7 500 500");
+    run(&mut root, "INSERT INTO a (v) VALUES ('new')").await;
+    assert_eq!(ask(&mut root, "SELECT MAX(n) > 500 FROM seen").await, "1", "the trigger is back, and no id is given out again");
+}
+
 #[tokio::test]
 async fn an_encrypted_point_is_brought_back_by_hand_with_the_key_alone() {
     let bed =
