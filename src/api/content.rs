@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::Migration;
 
 /// `release.yaml` as it stands in git.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -36,17 +37,6 @@ pub struct Content {
     pub migrations: Vec<Migration>,
 }
 
-/// One schema change and, where there is one, its way back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Migration {
-    pub version: u64,
-    pub name: String,
-    pub up: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub down: Option<String>,
-}
-
 /// A release as its `ControllerRevision` keeps it: everything needed to go back to it, even without git.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,17 +52,5 @@ impl Content {
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).expect("strings and integers always serialise");
         format!("sha256:{}", hex::encode(Sha256::digest(json)))
-    }
-}
-
-impl Migration {
-    /// `NNNN_name`, as its files are called.
-    pub fn label(&self) -> String {
-        format!("{:04}_{}", self.version, self.name)
-    }
-
-    /// sha256 of the up script in hex: tells an edited migration from the one that was applied.
-    pub fn checksum(&self) -> String {
-        hex::encode(Sha256::digest(&self.up))
     }
 }

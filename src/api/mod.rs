@@ -3,6 +3,7 @@
 pub mod backup_point;
 pub mod content;
 pub mod database;
+pub mod migration;
 pub mod names;
 pub mod operation;
 pub mod progress;
@@ -12,7 +13,8 @@ pub mod span;
 pub mod status;
 
 pub use backup_point::{BackupPoint, BackupPointSpec, BackupPointStatus};
-pub use content::{Content, Kept, Migration};
+pub use content::{Content, Kept};
+pub use migration::Migration;
 pub use release::{Release, ReleaseSpec};
 pub use schedule::Schedule;
 pub use span::Span;

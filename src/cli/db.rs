@@ -49,6 +49,15 @@ pub enum DbCommand {
         server: Server,
         point: String,
     },
+    /// Load a point into a scratch schema, run the migrations of a folder there that it does not have, then their down scripts, and drop it.
+    /// Those that it has are not compared with the folder's.
+    Try {
+        #[command(flatten)]
+        server: Server,
+        point: String,
+        /// With NNNN_name.up.sql and NNNN_name.down.sql.
+        migrations: PathBuf,
+    },
     /// Load a point beside the live schema, compare every row, and swap it in at once. What it replaces is kept.
     Restore {
         #[command(flatten)]

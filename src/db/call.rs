@@ -1,7 +1,9 @@
 //! What each command does.
 
 use std::{
+    fs,
     io::{Write as _, stdout},
+    path::Path as FilePath,
     time::{Duration, Instant},
 };
 
@@ -10,9 +12,9 @@ use serde_json::json;
 
 use super::{Result, agreed, points, show};
 use crate::{
-    api::{names, release::CarryForward},
+    api::{Migration, migration, names, release::CarryForward},
     cli::Output,
-    mysql::{self, Capture, Database, Marker, Store, Summary, Swap},
+    mysql::{self, Capture, Database, Marker, Owner, Script, Store, Summary, Swap, Trial, Tried},
 };
 
 /// How long a cut-over waits for other transactions.
@@ -87,6 +89,51 @@ impl Call {
                 done.took.as_secs_f64()
             )
         })
+    }
+
+    pub async fn try_migrations(&self, database: &Database, point: &str, folder: &FilePath) -> Result<()> {
+        let prefix = path(point)?;
+        let applied = self.summary(&prefix).await?.head.migrations;
+        let applied = applied.ok_or_else(|| format!("{point} does not say which migrations it holds"))?;
+        let script = |migration: Migration| Script {
+            down: migration.down.clone(),
+            migration: mysql::Migration {
+                version: migration.version,
+                name: migration.name.clone(),
+                checksum: migration.checksum(),
+                sql: migration.up,
+            },
+        };
+        let migrations = migration::pair(files(folder)?).map_err(|error| error.to_string())?;
+        let scripts: Vec<Script> = migrations.into_iter().filter(|migration| !applied.contains(&migration.version)).map(script).collect();
+        if scripts.is_empty() {
+            return Err(format!("{point} has all migrations of {} already", folder.display()));
+        }
+        let by_hand = || BY_HAND.to_owned();
+        let owner = Owner { uid: by_hand(), cluster: by_hand(), namespace: by_hand(), name: by_hand(), operation: now() };
+        let tried = Tried { scripts: &scripts, release: 0, owner: &owner, within: Duration::MAX };
+        let scratch = names::shadow(database.name(), BY_HAND, &format!("try of {point}"));
+        let trial = mysql::try_migrations(database, &self.store, &prefix, &scratch, &tried).await;
+        if trial.is_err() {
+            // Nobody comes again; what led here is what people have to read.
+            let _ = mysql::discard(database, &scratch).await;
+        }
+        match trial.map_err(told)? {
+            Trial::Failed { reason } => Err(format!("on a copy of {point}: {reason}")),
+            Trial::Untold { reason } => Err(format!("nothing was tried: {reason}")),
+            Trial::Passed { times, taken_back } => {
+                let each: Vec<_> = times.iter().map(|(name, took)| json!({"migration": name, "seconds": took.as_secs_f64()})).collect();
+                let facts = json!({"point": point, "migrations": each, "takenBack": taken_back});
+                self.say(&facts, || {
+                    let each: Vec<_> = times.iter().map(|(name, took)| format!("  {name} in {:.1} s", took.as_secs_f64())).collect();
+                    format!(
+                        "on a copy of {point} these went through, and the down scripts of {taken_back} of {} lead back:\n{}",
+                        times.len(),
+                        each.join("\n")
+                    )
+                })
+            }
+        }
     }
 
     pub async fn restore(&self, database: &Database, point: &str, yes: bool, carry: CarryForward) -> Result<()> {
@@ -203,4 +250,20 @@ async fn swap(database: &Database, source: &str, marker: Marker, aside: &str) ->
 /// Numbers what is done by hand: nothing else remembers what was done before.
 fn now() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+/// Name and text of every file of SQL in a folder.
+fn files(folder: &FilePath) -> Result<Vec<(String, String)>> {
+    let named = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(named)? {
+        let entry = entry.map_err(named)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What else lies there is no migration.
+        if entry.path().extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("sql")) {
+            continue;
+        }
+        files.push((name.clone(), fs::read_to_string(entry.path()).map_err(|error| format!("{name}: {error}"))?));
+    }
+    Ok(files)
 }

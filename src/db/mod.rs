@@ -41,6 +41,7 @@ async fn command(Db { command, store: place, store_ca, identity, output }: Db) -
         DbCommand::List => call.list().await,
         DbCommand::Verify { point } => call.verify(&point).await,
         DbCommand::Rehearse { server, point } => call.rehearse(&database(&server, output)?, &point).await,
+        DbCommand::Try { server, point, migrations } => call.try_migrations(&database(&server, output)?, &point, &migrations).await,
         DbCommand::Restore { server, point, yes, carry_forward } => {
             let carry = if carry_forward { CarryForward::Inserts } else { CarryForward::None };
             call.restore(&database(&server, output)?, &point, yes, carry).await

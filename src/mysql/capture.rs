@@ -71,7 +71,7 @@ pub async fn import(database: &Database, from: &str, store: &Store, prefix: &Pat
         let head = Head { database: database.name().to_owned(), position: None, ..manifest.head };
         Manifest { head, ..manifest }
     };
-    captured(&database.beside(from), store, prefix, what, as_its_own).await
+    captured(&database.in_schema(from), store, prefix, what, as_its_own).await
 }
 
 async fn captured(

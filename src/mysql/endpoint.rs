@@ -140,10 +140,10 @@ impl Database {
         self
     }
 
-    /// The same with a schema beside the live one in its place.
-    pub(super) fn in_schema(&self, beside: &str) -> Self {
+    /// The same with another schema of the server in its place.
+    pub(super) fn in_schema(&self, schema: &str) -> Self {
         let mut copy = self.clone();
-        copy.endpoint.database = beside.to_owned();
+        copy.endpoint.database = schema.to_owned();
         copy
     }
 
@@ -169,11 +169,6 @@ impl Database {
 
     pub(super) fn chunk(&self) -> u64 {
         self.chunk
-    }
-
-    /// Another schema of the same server.
-    pub(super) fn beside(&self, schema: &str) -> Self {
-        Self { endpoint: Endpoint { database: schema.to_owned(), ..self.endpoint.clone() }, ..self.clone() }
     }
 
     /// The live schema's name.

@@ -1,8 +1,6 @@
 //! From `release.yaml` and the files beside it, or from `spec.release`, to a release's content. Pure.
 
-use std::collections::BTreeMap;
-
-use crate::api::{Content, Migration, content::Manifest, release::InlineRelease};
+use crate::api::{Content, content::Manifest, migration, release::InlineRelease};
 
 /// What a release may weigh: it must fit into one ControllerRevision, and etcd refuses objects above 1.5 MB.
 pub const LARGEST_RELEASE: usize = 900 * 1024;
@@ -11,12 +9,8 @@ pub const LARGEST_RELEASE: usize = 900 * 1024;
 pub enum Error {
     #[error("release.yaml can't be read: {0}")]
     Unreadable(String),
-    #[error("{0}: a migration is named NNNN_name.up.sql or NNNN_name.down.sql")]
-    BadName(String),
-    #[error("migration {version:04} stands there twice: {first} and {second}")]
-    Twice { version: u64, first: String, second: String },
-    #[error("migration {0} has a down script but no up script")]
-    OnlyDown(String),
+    #[error(transparent)]
+    Migrations(#[from] migration::Error),
     #[error("config key {0:?} can't be an environment variable: use letters, digits and _")]
     BadKey(String),
     #[error("{field} {value:?} can't be the name of an object")]
@@ -41,7 +35,7 @@ pub fn parse(yaml: &str) -> Result<Manifest, Error> {
 /// Puts a manifest and its migration files (name, text) together.
 pub fn assemble(manifest: Manifest, files: Vec<(String, String)>) -> Result<Content, Error> {
     let Manifest { version, images, config, secrets, migrations: _ } = manifest;
-    checked(Content { version, images, config, secrets, migrations: migrations(files)? })
+    checked(Content { version, images, config, secrets, migrations: migration::pair(files)? })
 }
 
 /// The content of a release that is written into the Release itself.
@@ -59,7 +53,7 @@ pub fn inline(release: &InlineRelease) -> Result<Content, Error> {
         images: images.clone(),
         config: config.clone(),
         secrets: secrets.clone(),
-        migrations: migrations(files)?,
+        migrations: migration::pair(files)?,
     })
 }
 
@@ -83,39 +77,6 @@ fn checked(content: Content) -> Result<Content, Error> {
     Ok(content)
 }
 
-/// Pairs up and down scripts, ascending by version.
-fn migrations(files: Vec<(String, String)>) -> Result<Vec<Migration>, Error> {
-    let mut found: BTreeMap<u64, (String, Option<String>, Option<String>)> = BTreeMap::new();
-    for (file, text) in files {
-        let bad = || Error::BadName(file.clone());
-        let (stem, is_up) = match (file.strip_suffix(".up.sql"), file.strip_suffix(".down.sql")) {
-            (Some(stem), _) => (stem, true),
-            (None, Some(stem)) => (stem, false),
-            (None, None) => return Err(bad()),
-        };
-        let (number, name) = stem.split_once('_').ok_or_else(bad)?;
-        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        // u64 as text has 20 digits; the limit keeps parse from being the judge of what a version is.
-        if number.is_empty() || number.len() > 18 || !number.chars().all(|c| c.is_ascii_digit()) || !plain(name) {
-            return Err(bad());
-        }
-        let version: u64 = number.parse().map_err(|_| bad())?;
-        let entry = found.entry(version).or_insert_with(|| (name.to_owned(), None, None));
-        let place = if is_up { &mut entry.1 } else { &mut entry.2 };
-        if entry.0 != name || place.is_some() {
-            return Err(Error::Twice { version, first: entry.0.clone(), second: name.to_owned() });
-        }
-        *place = Some(text);
-    }
-    found
-        .into_iter()
-        .map(|(version, (name, up, down))| {
-            let up = up.ok_or_else(|| Error::OnlyDown(format!("{version:04}_{name}")))?;
-            Ok(Migration { version, name, up, down })
-        })
-        .collect()
-}
-
 fn is_variable(key: &str) -> bool {
     !key.starts_with(|c: char| c.is_ascii_digit()) && !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
@@ -127,30 +88,6 @@ fn is_object_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn files(names: &[&str]) -> Vec<(String, String)> {
-        names.iter().map(|name| ((*name).to_owned(), format!("-- {name}"))).collect()
-    }
-
-    #[test]
-    fn migrations_are_paired_and_sorted() {
-        let found = migrations(files(&["0010_b.up.sql", "0002_a.down.sql", "0002_a.up.sql"])).expect("the names are good");
-        let shape: Vec<(u64, &str, bool)> = found.iter().map(|m| (m.version, m.name.as_str(), m.down.is_some())).collect();
-        assert_eq!(shape, [(2, "a", true), (10, "b", false)]);
-    }
-
-    #[test]
-    fn a_bad_migration_is_refused_by_name() {
-        for (names, message) in [
-            (vec!["readme.md"], "readme.md: a migration is named NNNN_name.up.sql or NNNN_name.down.sql"),
-            (vec!["x1_a.up.sql"], "x1_a.up.sql: a migration is named NNNN_name.up.sql or NNNN_name.down.sql"),
-            (vec!["0001.up.sql"], "0001.up.sql: a migration is named NNNN_name.up.sql or NNNN_name.down.sql"),
-            (vec!["0001_a.down.sql"], "migration 0001_a has a down script but no up script"),
-            (vec!["0001_a.up.sql", "1_b.up.sql"], "migration 0001 stands there twice: a and b"),
-        ] {
-            assert_eq!(migrations(files(&names)).map_err(|error| error.to_string()), Err(message.to_owned()));
-        }
-    }
 
     #[test]
     fn a_bad_manifest_is_refused_by_field() {

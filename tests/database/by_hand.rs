@@ -159,7 +159,33 @@ async fn the_script_restores_a_point_with_ordinary_tools() {
     assert_eq!(ask(&mut root, &left).await, "0");
 }
 
-/// The same where the files are encrypted.
+#[tokio::test]
+async fn migrations_are_tried_on_a_copy_by_hand() {
+    let bed = Bed::new("CREATE TABLE a (id INT PRIMARY KEY); INSERT INTO a VALUES (1), (2)").await;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (store, scripts) = (folder.path().join("points"), folder.path().join("migrations"));
+    std::fs::create_dir(&scripts).expect("it can be made");
+    let write = |name: &str, text: &str| std::fs::write(scripts.join(name), text).expect("it can be written");
+    let arguments = ["try", "before", scripts.to_str().expect("its path is text"), "--output", "json"];
+    done(&bed, &store, &["capture", "before"]);
+    write("0001_more.up.sql", "ALTER TABLE a ADD v INT");
+    write("0001_more.down.sql", "ALTER TABLE a DROP COLUMN v");
+    let tried = json(&done(&bed, &store, &arguments));
+    assert_eq!((&tried["migrations"][0]["migration"], &tried["takenBack"]), (&"0001_more".into(), &1.into()));
+
+    write("0002_worse.up.sql", "ALTER TABLE a ADD CONSTRAINT one CHECK (id = 1)");
+    let message = refused(&bed, &store, &arguments);
+    assert!(message.contains("migration 2 worse") && message.contains("4025"), "{message}");
+    write("notes.md", "");
+    write("worst.sql", "");
+    let message = refused(&bed, &store, &arguments);
+    assert!(message.contains("worst.sql: a migration is named"), "{message}");
+    let mut root = bed.root().await;
+    let beside = format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{}\\_backout%'", bed.name);
+    assert_eq!(ask(&mut root, &beside).await, "0", "no copy is left");
+    assert_eq!(ask(&mut root, "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE()").await, "1");
+}
+
 /// With bytes that are text in no character set, triggers, and a table that the live schema does not have any more.
 #[tokio::test]
 async fn a_dump_of_the_usual_tool_becomes_a_point() {
@@ -203,6 +229,7 @@ async fn a_dump_of_the_usual_tool_becomes_a_point() {
     assert_eq!(ask(&mut root, "SELECT MAX(n) > 500 FROM seen").await, "1", "the trigger is back, and no id is given out again");
 }
 
+/// The same where the files are encrypted.
 #[tokio::test]
 async fn an_encrypted_point_is_brought_back_by_hand_with_the_key_alone() {
     let bed =
