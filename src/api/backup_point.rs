@@ -54,7 +54,7 @@ pub enum PointReason {
     Scheduled,
     /// Somebody asked for it.
     Manual,
-    /// Right before down scripts, by spec.rollback.emergencyPoint.
+    /// Before down scripts, by spec.rollback.emergencyPoint.
     Emergency,
 }
 

@@ -395,8 +395,8 @@ impl Default for Rollback {
 pub enum EmergencyPoint {
     #[default]
     Never,
-    /// Once nobody has to be asked any more, and while the application still serves: going back takes that much longer, and waits for a
-    /// store that is away.
+    /// Before anybody is asked, and while the application serves: what is written after that is not in it. Going back takes that much longer,
+    /// and waits for a store that is away. None is taken while the application is down, nor of what a point can't carry.
     BeforeDownScripts,
 }
 

@@ -39,7 +39,13 @@ pub async fn run_beside(task: &Task<'_>, number: u64, point: &str, reason: Point
         return record(task, reason, (point, None), ended?).await;
     }
     if let Some(place) = task.take_place() {
-        captures.begin(task.release, place, "capture", capture(task, task.database().await?, number, point).await?);
+        captures.begin(
+            task.release,
+            place,
+            task.release.spec.timeout.0,
+            "capture",
+            capture(task, task.database().await?, number, point).await?,
+        );
     }
     waiting(format!("BackupPoint {point} is being taken"))
 }

@@ -56,15 +56,15 @@ impl<T: Send + 'static> Beside<T> {
         self.with(|running| running.get(uid(release)).is_some_and(|running| running.operation == operation(release)))
     }
 
-    /// Begins it, for as long as a step may last, in one of the places that bound how many run at the same time.
+    /// Begins it, for as long as `limit`, in one of the places that bound how many run at the same time.
     pub fn begin(
         &self,
         release: &Release,
         place: Place,
+        limit: Duration,
         doing: &'static str,
         work: impl Future<Output = mysql::Result<T>> + Send + 'static,
     ) {
-        let limit: Duration = release.spec.timeout.0;
         let work = tokio::spawn(async move {
             let _place = place;
             match timeout(limit, work).await {

@@ -35,7 +35,7 @@ pub async fn run(task: &Task<'_>, point: &str, scratch: &str, now: Timestamp) ->
             let message = format!("{tables} tables with {rows} rows were loaded and compared, and every table was checked{checks}");
             Rehearsed { at: now, outcome: RehearsalOutcome::Passed, took: Some(Span(took)), message }
         }
-        Err(error) if blames_the_point(&error) => {
+        Err(error) if blames_the_point(task, &error).await? => {
             Rehearsed { at: now, outcome: RehearsalOutcome::Failed, took: None, message: error.to_string() }
         }
         Err(error) => return Err(error.into()),
@@ -58,12 +58,16 @@ async fn begin(task: &Task<'_>, place: Place, point: &str, scratch: &str) -> Res
     let (database, prefix, scratch) = (task.database().await?, task.prefix(point), scratch.to_owned());
     let questions = checks::questions(task);
     let work = async move { mysql::rehearse(&database, &store, &prefix, &scratch, &questions).await };
-    task.hands.rehearsals.begin(task.release, place, "rehearse", work);
+    task.hands.rehearsals.begin(task.release, place, task.release.spec.timeout.0, "rehearse", work);
     Ok(())
 }
 
-/// Whether the point itself is not fit. A full disk, a missing account or a server that takes no long statements is mended, and the
-/// point is as good as it was.
-fn blames_the_point(error: &mysql::Error) -> bool {
-    matches!(error, mysql::Error::Mismatch { .. } | mysql::Error::Corrupt { .. } | mysql::Error::NoBackup { .. })
+/// Whether the point itself is not fit. A full disk, a missing account or a server that takes no long statements is mended, and the point
+/// is as good as it was; so it is where nothing lies in the store at all, as on a volume that is not there.
+async fn blames_the_point(task: &Task<'_>, error: &mysql::Error) -> Result<bool, Error> {
+    Ok(match error {
+        mysql::Error::Mismatch { .. } | mysql::Error::Corrupt { .. } => true,
+        mysql::Error::NoBackup { .. } => !mysql::points(&task.readable_store().await?).await?.is_empty(),
+        _ => false,
+    })
 }

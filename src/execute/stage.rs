@@ -2,7 +2,10 @@
 //!
 //! Idempotent: a shadow that is complete says so itself; anything less goes on at the chunks that are missing. Nothing live is touched.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Error, Outcome, Task, done};
 use crate::{
@@ -18,9 +21,9 @@ pub async fn run(task: &Task<'_>, point: &str, shadow: &str) -> Result<Outcome, 
     done(format!("BackupPoint {point} is loaded into {shadow} and verified: {} tables, {} rows", loaded.tables, loaded.rows))
 }
 
-/// Begins to do the same beside a release that bakes, and goes on at it until it is done or what hinders it does not pass by itself.
+/// Begins to do the same beside a release that bakes for `hold`, and goes on at it until it is done or what hinders it does not pass by itself.
 /// Whatever becomes of it is for a rollback to find: what is missing is loaded then.
-pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
+pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged, hold: Duration) {
     if task.hands.stages.runs(task.release) {
         return;
     }
@@ -32,6 +35,7 @@ pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
     };
     let (prefix, name, shadow) = (task.prefix(point), point.clone(), shadow.clone());
     let again = task.release.spec.retry_interval.0;
+    let (limit, begun) = (task.release.spec.timeout.0, Instant::now());
     let work = async move {
         loop {
             let loaded = mysql::load(&database, &store, &prefix, &shadow).await;
@@ -41,10 +45,10 @@ pub async fn beside(task: &Task<'_>, Staged { point, shadow }: &Staged) {
             }
             match &loaded {
                 // Another of this Release's own, for example, that was killed and whose sessions still hold the lock.
-                Err(error) if error.class() != Class::Permanent => tokio::time::sleep(again).await,
+                Err(error) if error.class() != Class::Permanent && begun.elapsed() < limit => tokio::time::sleep(again).await,
                 Ok(_) | Err(_) => return loaded,
             }
         }
     };
-    task.hands.stages.begin(task.release, place, "stage", work);
+    task.hands.stages.begin(task.release, place, hold.max(limit), "stage", work);
 }

@@ -36,7 +36,7 @@ pub struct Terms<'a> {
 /// A round of checks now and then; so many failures in a row end it.
 pub async fn bake(task: &Task<'_>, step: &Step, terms: Terms<'_>, now: Timestamp) -> Result<Outcome, Error> {
     if let Some(staged) = terms.stage {
-        stage::beside(task, staged).await;
+        stage::beside(task, staged, terms.hold).await;
     }
     let failures = checks::round(task).await;
     let count = if failures.is_empty() { 0 } else { step.failures.unwrap_or(0) + 1 };

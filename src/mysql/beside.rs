@@ -283,7 +283,8 @@ pub(super) async fn drop_schema(session: &mut Session, schema: &str) -> Result<(
     let sign = sign(session, schema).await?;
     let is_foreign = match sign.map(|sign| sign.state) {
         Some(Standing::Loading | Standing::Complete) => false,
-        Some(Standing::Aside) => !listing.unsupported.is_empty(),
+        // What only a server that was set up otherwise can't carry was moved here all the same.
+        Some(Standing::Aside) => listing.unsupported.iter().any(|object| object.kind != inspect::Kind::SystemVersionedTable),
         None => {
             let has_tables = listing.tables.iter().any(|table| !is_ours(&table.name));
             has_tables || !listing.sequences.is_empty() || !listing.unsupported.is_empty()

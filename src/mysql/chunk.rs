@@ -127,7 +127,7 @@ fn is_ordered_like_its_literal(column: &Column, encoding: Encoding) -> bool {
         Encoding::Number | Encoding::Quoted => true,
         // Its literal can name every character set but those that a client can't speak.
         Encoding::Short(_) => !matches!(column.charset.as_deref(), Some("ucs2" | "utf16" | "utf16le" | "utf32")),
-        Encoding::Float | Encoding::Double | Encoding::Ordinal | Encoding::Long(_) => false,
+        Encoding::Float | Encoding::Double | Encoding::Ordinal | Encoding::Until | Encoding::Long(_) => false,
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::beside::{self, Beside};
 use super::bookkeeping::{self, Applied, Marker, State};
+use super::definition;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::grants;
@@ -101,8 +102,10 @@ pub enum Content {
     Given,
     /// From an expression: computed again when the row is loaded.
     Generated,
-    /// From the server's clock: since when, or until when, a row of a system-versioned table was as it is. Backed up.
-    Period,
+    /// From the server's clock: since when a row of a system-versioned table was as it is. Backed up.
+    Since,
+    /// And until when, with a latest time that stands for the present. Backed up.
+    Until,
 }
 
 /// An object that a backup can't carry yet.
@@ -115,7 +118,8 @@ pub struct Unsupported {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    /// Its history can't be written: it refers to transactions of this server by number, or the server is older than MariaDB 10.11.
+    /// Its history can't be written: it refers to transactions of this server by number, the server adds partitions by itself, has
+    /// `secure_timestamp`, or is older than MariaDB 10.11.
     SystemVersionedTable,
     /// Not InnoDB: not part of a consistent snapshot.
     ForeignEngine,
@@ -223,8 +227,8 @@ pub(super) struct Listing {
     pub unsupported: Vec<Unsupported>,
 }
 
-pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing> {
-    let schema = literal(schema);
+pub(super) async fn list(session: &mut Session, name: &str) -> Result<Listing> {
+    let schema = literal(name);
     let mut listing = Listing { tables: Vec::new(), sequences: Vec::new(), views: Vec::new(), unsupported: Vec::new() };
     let rows = session
         .rows(
@@ -277,7 +281,7 @@ pub(super) async fn list(session: &mut Session, schema: &str) -> Result<Listing>
     listing.sequences.sort();
     columns(session, &schema, &mut listing).await?;
     keys(session, &schema, &mut listing).await?;
-    versions(session, &mut listing).await?;
+    versions(session, name, &mut listing).await?;
     Ok(listing)
 }
 
@@ -297,7 +301,8 @@ async fn columns(session: &mut Session, schema: &str, listing: &mut Listing) -> 
         let Some(table) = listing.tables.iter_mut().find(|known| known.name == table) else { continue };
         let default = row.text(6)?;
         let content = match (row.string(5)?.as_str(), row.text(9)?.as_deref()) {
-            ("ALWAYS", Some("ROW START" | "ROW END")) => Content::Period,
+            ("ALWAYS", Some("ROW START")) => Content::Since,
+            ("ALWAYS", Some("ROW END")) => Content::Until,
             ("ALWAYS", _) => Content::Generated,
             _ => Content::Given,
         };
@@ -356,34 +361,62 @@ async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Res
 }
 
 /// Since when and until when rows of system-versioned tables were as they are: the server lists those columns only where a definition
-/// names them, and makes the one part of the primary key.
-async fn versions(session: &mut Session, listing: &mut Listing) -> Result<()> {
-    if !listing.tables.iter().any(|table| table.is_versioned) {
+/// names them, and makes the latter part of the primary key.
+async fn versions(session: &mut Session, schema: &str, listing: &mut Listing) -> Result<()> {
+    let versioned: Vec<usize> = (0..listing.tables.len()).filter(|at| listing.tables.get(*at).is_some_and(|it| it.is_versioned)).collect();
+    if versioned.is_empty() {
         return Ok(());
     }
-    let writes_history = session.variable("system_versioning_insert_history").await?.is_some();
-    let is_period = |column: &Column| column.content == Content::Period;
-    let is_carried = |table: &mut Table| {
-        !table.is_versioned || (writes_history && table.columns.iter().filter(|it| is_period(it)).all(|it| it.data_type == "timestamp"))
-    };
-    let odd = listing.tables.extract_if(.., |table| !is_carried(table));
-    listing.unsupported.extend(odd.map(|table| Unsupported { kind: Kind::SystemVersionedTable, name: table.name }));
-    for table in listing.tables.iter_mut().filter(|table| table.is_versioned) {
+    let is_period = |column: &Column| matches!(column.content, Content::Since | Content::Until);
+    let writes_history = session.variable("system_versioning_insert_history").await?.is_some()
+        && session.variable("secure_timestamp").await?.is_none_or(|secure| secure == "NO");
+    let (mut odd, mut gone) = (Vec::new(), Vec::new());
+    for at in versioned {
+        let Some(table) = listing.tables.get_mut(at) else { continue };
+        let by_time = table.columns.iter().filter(|column| is_period(column)).all(|column| column.data_type == "timestamp");
+        let grows = match definition::of(session, schema, &table.name).await {
+            Ok(definition) => grows_partitions(&definition),
+            Err(error) if error.code() == Some(NO_SUCH_TABLE) => {
+                gone.push(table.name.clone());
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if !writes_history || !by_time || grows {
+            odd.push(table.name.clone());
+            continue;
+        }
         if !table.columns.iter().any(is_period) {
-            table.columns.extend(["row_start", "row_end"].map(|name| Column {
+            table.columns.extend([("row_start", Content::Since), ("row_end", Content::Until)].map(|(name, content)| Column {
                 name: name.to_owned(),
                 data_type: "timestamp".to_owned(),
                 column_type: "timestamp(6)".to_owned(),
                 charset: None,
                 collation: None,
-                content: Content::Period,
+                content,
                 default: Fallback::Given,
             }));
         }
         let Table { columns, key, .. } = table;
-        key.retain(|name| !columns.iter().any(|column| column.name == *name && is_period(column)));
+        let content = |name: &String| columns.iter().find(|column| column.name == *name).map(|column| column.content);
+        if key.iter().any(|name| content(name) == Some(Content::Since)) {
+            // Several rows of the present may have the rest of it.
+            key.clear();
+        }
+        key.retain(|name| content(name) != Some(Content::Until));
     }
+    listing.tables.retain(|table| !odd.contains(&table.name) && !gone.contains(&table.name));
+    listing.unsupported.extend(odd.into_iter().map(|name| Unsupported { kind: Kind::SystemVersionedTable, name }));
     Ok(())
+}
+
+/// It went since the tables were listed.
+const NO_SUCH_TABLE: u16 = 1146;
+
+/// Whether the server adds partitions by itself: its definition would change with the rows.
+fn grows_partitions(definition: &str) -> bool {
+    let partitions = definition.rsplit("\n PARTITION BY ").next().filter(|_| definition.contains("\n PARTITION BY SYSTEM_TIME "));
+    partitions.is_some_and(|partitions| partitions.lines().next().is_some_and(|line| line.ends_with(" AUTO")))
 }
 
 /// What of a schema a backup can't carry yet.

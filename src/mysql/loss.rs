@@ -141,11 +141,9 @@ impl Schemas {
     /// One range of one table, or the whole table. The rest of it becomes another job.
     async fn part(self: Arc<Self>, mut session: Session, Job { pair, after }: Job, jobs: Arc<Jobs<Job>>) -> Result<(Session, TableLoss)> {
         let loss = match &*pair {
-            Pair::Leaving(table) => {
-                TableLoss { inserted: count(&mut session, &self.live, &table.name).await?, ..TableLoss::none(&table.name) }
-            }
+            Pair::Leaving(table) => TableLoss { inserted: count(&mut session, &self.live, table).await?, ..TableLoss::none(&table.name) },
             Pair::Returning(table) => {
-                TableLoss { deleted: count(&mut session, &self.shadow, &table.name).await?, ..TableLoss::none(&table.name) }
+                TableLoss { deleted: count(&mut session, &self.shadow, table).await?, ..TableLoss::none(&table.name) }
             }
             Pair::Twins(table, other) => {
                 let twins = Twins { schemas: &self, table, other, comparable: common(table, other) };
@@ -214,11 +212,8 @@ impl Twins<'_> {
         let first = table.key.first().map(|column| quote(column)).unwrap_or_default();
         let within = |alias: &str| range.condition(&table.key, alias).map(|rows| format!(" AND {rows}")).unwrap_or_default();
         if here == there {
-            if table.is_versioned && other.is_versioned {
-                let past = checksum::sum_by(session, &self.schemas.live, (table, Versions::All), range, &digest("t")).await?;
-                if past != checksum::sum_by(session, &self.schemas.shadow, (other, Versions::All), range, &digest("t")).await? {
-                    loss.untold.push(OTHER_PAST.to_owned());
-                }
+            if other_past(session, &self.schemas.live, &self.schemas.shadow, (table, other), range).await? {
+                loss.untold.push(OTHER_PAST.to_owned());
             }
             // What both can hold is the same: left is what only the live table can.
             if !filled_ones.is_empty() {
@@ -258,10 +253,25 @@ async fn by_number(session: &mut Session, live: &str, shadow: &str, table: &Tabl
     let digest = rows::digest(common(table, other), "t");
     let here = checksum::sum_by(session, live, (table, Versions::Last), &Range::default(), &digest).await?;
     let there = checksum::sum_by(session, shadow, (other, Versions::Last), &Range::default(), &digest).await?;
-    let untold =
-        if alike && here == there { Vec::new() } else { vec!["without a common key, rows that changed can't be counted".to_owned()] };
+    let untold = if !alike || here != there {
+        vec!["without a common key, rows that changed can't be counted".to_owned()]
+    } else if other_past(session, live, shadow, (table, other), &Range::default()).await? {
+        vec![OTHER_PAST.to_owned()]
+    } else {
+        Vec::new()
+    };
     let (inserted, deleted) = (here.rows.saturating_sub(there.rows), there.rows.saturating_sub(here.rows));
     Ok(TableLoss { inserted, deleted, basis: Basis::Count, untold, ..TableLoss::none(&table.name) })
+}
+
+/// Whether rows of the past differ, in the columns that both have.
+async fn other_past(session: &mut Session, live: &str, shadow: &str, (table, other): (&Table, &Table), range: &Range) -> Result<bool> {
+    if !table.is_versioned {
+        return Ok(false);
+    }
+    let digest = rows::digest(common(table, other), "t");
+    let past = checksum::sum_by(session, live, (table, Versions::All), range, &digest).await?;
+    Ok(past != checksum::sum_by(session, shadow, (other, Versions::All), range, &digest).await?)
 }
 
 /// The columns that both tables store in a form that can be compared.
@@ -282,8 +292,9 @@ fn common<'a>(table: &'a Table, other: &Table) -> Vec<(&'a str, Encoding)> {
         .collect()
 }
 
-async fn count(session: &mut Session, schema: &str, table: &str) -> Result<u64> {
-    ask(session, table, format!("SELECT COUNT(*) FROM {}", qualified(schema, table))).await
+/// With the rows of the past.
+async fn count(session: &mut Session, schema: &str, table: &Table) -> Result<u64> {
+    ask(session, &table.name, format!("SELECT COUNT(*) FROM {}{}", qualified(schema, &table.name), table.all_versions())).await
 }
 
 async fn ask(session: &mut Session, table: &str, sql: String) -> Result<u64> {

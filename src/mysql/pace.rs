@@ -23,6 +23,10 @@ const UNNOTICED: Duration = Duration::from_millis(2);
 /// In times of what the statement before took: at the beginning, and at most.
 const FIRST_REST: u32 = 16;
 const LONGEST_REST: u32 = 64;
+/// However long the statement before took: a session that is silent for longer is ended by the server some day.
+const MOST_AT_ONCE: Duration = Duration::from_secs(60);
+/// So often it is looked whether the rest may end sooner.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How fast the work may be, for as long as this is held.
 pub(super) struct Pace {
@@ -45,18 +49,26 @@ impl Pace {
         let told = Arc::clone(&rest);
         let mut pulse = JoinSet::new();
         pulse.spawn(async move {
-            // Without its session the rest stays what it is.
             while let Ok(took) = beat(&mut session, &sql).await {
                 governor.hear(took);
                 told.store(governor.rest, Ordering::Relaxed);
             }
+            // Nobody knows any more what the work does to others.
+            told.fetch_max(FIRST_REST, Ordering::Relaxed);
         });
         Ok(Self { rest, _pulse: pulse })
     }
 
     /// After something that took `worked`.
     pub async fn rest(&self, worked: Duration) {
-        sleep(worked * self.rest.load(Ordering::Relaxed)).await;
+        let begun = Instant::now();
+        loop {
+            let rest = (worked * self.rest.load(Ordering::Relaxed)).min(MOST_AT_ONCE);
+            match rest.saturating_sub(begun.elapsed()) {
+                Duration::ZERO => return,
+                left => sleep(left.min(LOOK)).await,
+            }
+        }
     }
 }
 

@@ -18,6 +18,9 @@ const LONG_ROW_INLINE_BYTES: usize = 4 * 1024;
 /// Raw bytes in one piece of a long value.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// Until when a row of the present holds: by MariaDB up to 11.4, and from 11.5 on.
+const PRESENT: &str = "TIMESTAMP'2038-01-19 03:14:07.999999',TIMESTAMP'2106-02-07 06:28:15.999999'";
+
 /// How the values of a column are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -28,6 +31,9 @@ pub(super) enum Encoding {
     Double,
     /// BIT, ENUM, SET: by number. An ENUM's error value is 0, which no string stands for.
     Ordinal,
+    /// The last of the times for which a row of a system-versioned table holds; nothing for the present, which other servers have another
+    /// latest time for.
+    Until,
     /// Types with one exact text form: dates, times, UUID, INET4, INET6.
     Quoted,
     /// Bytes up to 64 KiB for the whole row: CHAR, VARCHAR, BINARY, VARBINARY.
@@ -47,6 +53,9 @@ pub(super) enum Plain {
 impl Encoding {
     /// `None` for a type this engine does not know.
     pub fn of(column: &Column) -> Option<Self> {
+        if column.content == Content::Until {
+            return Some(Self::Until);
+        }
         let plain = match column.charset.as_deref() {
             Some("utf8mb4" | "utf8mb3" | "utf8" | "latin1" | "ascii") => Plain::Ascii,
             _ => Plain::HexOnly,
@@ -70,6 +79,7 @@ impl Encoding {
         match self {
             Self::Float => format!("CAST({column} AS DOUBLE)"),
             Self::Ordinal => format!("CAST({column} AS UNSIGNED)"),
+            Self::Until => format!("IF({column} IN ({PRESENT}),'',{column})"),
             Self::Number | Self::Double | Self::Quoted | Self::Short(_) | Self::Long(_) => column.to_owned(),
         }
     }
@@ -77,7 +87,7 @@ impl Encoding {
     /// The expression whose text stands for the value in the checksum: never NULL, and unambiguous beside its neighbours.
     fn digest(self, column: &str) -> String {
         match self {
-            Self::Number | Self::Float | Self::Double | Self::Ordinal | Self::Quoted => {
+            Self::Number | Self::Float | Self::Double | Self::Ordinal | Self::Until | Self::Quoted => {
                 format!("IFNULL(CAST({} AS CHAR),'N')", self.select(column))
             }
             // With its length, so that 'a#','b' differs from 'a','#b'.
@@ -97,7 +107,8 @@ impl Encoding {
                     statement.extend_from_slice(b"e0");
                 }
             }
-            Self::Quoted => {
+            Self::Until if value.is_empty() => statement.extend_from_slice(b"DEFAULT"),
+            Self::Until | Self::Quoted => {
                 statement.push(b'\'');
                 statement.extend_from_slice(value);
                 statement.push(b'\'');

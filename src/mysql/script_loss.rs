@@ -107,12 +107,12 @@ impl<'a> Measure<'a> {
         };
         match takes {
             Takes::Table(_) => {
-                let rows = self.count(&found, "COUNT(*)", None).await?;
+                let rows = self.count_all(&found, "COUNT(*)").await?;
                 Ok(vec![(format!("table {table}: {rows} rows"), Some(rows))])
             }
             Takes::Column { column, .. } => {
                 let Some(column) = given(&found, column) else { return Ok(Vec::new()) };
-                let values = self.count(&found, &format!("COUNT({})", quote(&column.name)), None).await?;
+                let values = self.count_all(&found, &format!("COUNT({})", quote(&column.name))).await?;
                 Ok(vec![(format!("column {table}.{}: {values} values", column.name), Some(values))])
             }
             Takes::Values { column, definition, .. } => {
@@ -121,7 +121,7 @@ impl<'a> Measure<'a> {
                 if widening::keeps(column, charset.as_deref(), definition) {
                     return Ok(Vec::new());
                 }
-                let values = self.count(&found, &format!("COUNT({})", quote(&column.name)), None).await?;
+                let values = self.count_all(&found, &format!("COUNT({})", quote(&column.name))).await?;
                 let what = format!("column {table}.{}: {values} values, changed from {} to {definition}", column.name, column.column_type);
                 Ok(vec![(what, Some(values))])
             }
@@ -178,10 +178,20 @@ impl<'a> Measure<'a> {
         if is_other || self.listing.unsupported.iter().any(|object| odd(&object)) { Found::Elsewhere } else { Found::Nothing }
     }
 
+    /// Of the rows of the present: those of the past no statement changes.
     async fn count(&mut self, table: &Table, what: &str, condition: Option<&str>) -> Result<u64> {
+        self.count_in(table, "", what, condition).await
+    }
+
+    /// The past goes with a table or a column.
+    async fn count_all(&mut self, table: &Table, what: &str) -> Result<u64> {
+        self.count_in(table, table.all_versions(), what, None).await
+    }
+
+    async fn count_in(&mut self, table: &Table, versions: &str, what: &str, condition: Option<&str>) -> Result<u64> {
         let doing = format!("count what would be lost of table {}", table.name);
         let filter = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-        let sql = format!("SELECT {what} FROM {}{filter}", qualified(self.live, &table.name));
+        let sql = format!("SELECT {what} FROM {}{versions}{filter}", qualified(self.live, &table.name));
         let rows = self.session.rows_long(&doing, sql).await.map_err(|error| match error.code() {
             // Its definition is younger than the snapshot, or it is gone.
             Some(1412 | 1146) => Error::Moved { what: format!("table {}", table.name) },

@@ -16,8 +16,9 @@ use super::{
     undo,
 };
 use crate::api::{
+    backup_point::PointReason,
     operation::{Action, Approval, ApprovalState, Kind, Operation, OperationState, Step, StepName, StepState},
-    release::ApprovalPolicy,
+    release::{ApprovalPolicy, EmergencyPoint},
     status::{ReleaseState, ReleaseStatus},
 };
 
@@ -40,7 +41,7 @@ pub fn next(world: &World, operation: &Operation) -> Decision {
             Decision::Rest { verdict, again: world.spec.retry_interval.0.max(LOOK_AGAIN) }
         };
     }
-    if cancellable(operation, step) && (newer_wanted(world, operation) || neglects(world, operation) || is_needed(world, &step.action)) {
+    if cancellable(operation, step) && (newer_wanted(world, operation) || neglects(world, operation) || is_outdated(world, &step.action)) {
         return Decision::Close(OperationState::Superseded);
     }
     match step.retry_at {
@@ -189,9 +190,14 @@ fn neglects(world: &World, operation: &Operation) -> bool {
     operation.kind.keeps_house() && (world.current().is_some_and(differs) || undo::requested(world).is_some())
 }
 
-/// A backup point that is about to be deleted may have become the last good one since that was decided.
-fn is_needed(world: &World, action: &Action) -> bool {
-    matches!(action, Action::Expire { points } if !retention::still_holds(world, points))
+/// A backup point that is about to be deleted may have become the last good one since that was decided; and one that can't be taken may
+/// not be asked for any more.
+fn is_outdated(world: &World, action: &Action) -> bool {
+    match action {
+        Action::Expire { points } => !retention::still_holds(world, points),
+        Action::BackUp { reason: PointReason::Emergency, .. } => world.spec.rollback.emergency_point == EmergencyPoint::Never,
+        _ => false,
+    }
 }
 
 /// Something else is asked for. Where that can't be begun, what has begun to change things is not left half done for it.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::api::{
     Content, Kept, Schedule,
     backup_point::Rehearsed,
+    names,
     operation::{Operation, OperationState},
     release::ReleaseSpec,
     status::{HistoryEntry, ReleaseState, ReleaseStatus},
@@ -75,6 +76,13 @@ impl World {
         let mut points: Vec<_> = self.points.iter().filter(|(_, point)| is_own(point)).collect();
         points.sort_by_key(|(_, point)| point.taken_at);
         points
+    }
+
+    /// Whether a point lies in the store that `spec.database` names.
+    pub fn is_stored_here(&self, name: &str, point: &PointSeen) -> bool {
+        let folder = names::folder(&self.namespace, &self.uid, name);
+        let here = self.spec.database.as_ref().map(|database| names::location(&database.backup.store.url, &folder));
+        here.is_some() && point.location == here
     }
 
     /// The first time after `moment` that a schedule of this Release has. Each has its own constant share of the jitter.

@@ -13,7 +13,8 @@ use crate::api::{
 /// The rehearsal that is due, if any. Points before the newest are what people chose not to try, or lost their turn.
 pub fn due(world: &World) -> Option<Due> {
     let database = world.spec.database.as_ref()?;
-    let points = world.own_points();
+    // One that was taken into another store is not to be found in this one, which says nothing about it.
+    let points: Vec<_> = world.own_points().into_iter().filter(|(name, point)| world.is_stored_here(name, point)).collect();
     let (newest, point) = points.last()?;
     let (name, cause, why) = if database.backup.rehearse == RehearsePolicy::AfterCapture && point.rehearsed.is_none() {
         (*newest, format!("{newest} was taken and not tried yet"), "spec.database.backup.rehearse is AfterCapture")

@@ -17,7 +17,6 @@ use super::{
 use crate::api::{
     Span,
     database::{BackupSpec, Retention},
-    names,
     operation::{Action, Expired, Kind},
     status::HistoryEntry,
 };
@@ -27,13 +26,12 @@ const AT_ONCE: usize = 4;
 
 /// The deletion that is due, if any.
 pub fn due(world: &World, current: &HistoryEntry) -> Option<Decision> {
-    let BackupSpec { store, schedule: _, retention, rehearse: _, rehearse_schedule: _, stage: _, encryption: _ } =
+    let BackupSpec { store: _, schedule: _, retention, rehearse: _, rehearse_schedule: _, stage: _, encryption: _ } =
         &world.spec.database.as_ref()?.backup;
     let retention = retention.as_ref()?;
     let kept = kept_by_plan(world);
     let is_candidate = |(name, point, _): &(&String, &PointSeen, Timestamp)| {
-        let here = point.location.as_ref() == Some(&names::location(&store.url, &names::folder(&world.namespace, &world.uid, name)));
-        here && point.life == Life::Wanted && !kept.contains(name.as_str())
+        world.is_stored_here(name, point) && point.life == Life::Wanted && !kept.contains(name.as_str())
     };
     let candidates: Vec<_> = outlived(world, retention).into_iter().filter(is_candidate).collect();
     if candidates.is_empty() {

@@ -129,10 +129,9 @@ struct Chosen {
 
 /// A change of the database, with what comes before it.
 pub struct Change {
-    pub stage: Option<Action>,
+    /// What is loaded, or copied, while nobody has been asked yet and the application serves.
+    pub before: Option<Action>,
     pub risk: Risk,
-    /// A copy of what is taken away, behind the gate and before the fence.
-    pub copy: Option<Action>,
     pub action: Action,
 }
 
@@ -147,9 +146,8 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
     match way {
         Way::Nothing => None,
         Way::RevertSchema(migrations) => Some(Change {
-            stage: None,
+            before: emergency(world, release).ok().flatten(),
             risk: Risk::Scripts { migrations: migrations.clone() },
-            copy: emergency(world, release),
             action: Action::RevertSchema { migrations, tolerated: tolerated(world) },
         }),
         Way::Restore { point } => {
@@ -157,9 +155,8 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
             let shadow = names::shadow(&database.mysql.name, &world.uid, &point);
             let since = world.points.get(&point).and_then(|point| point.taken_at);
             Some(Change {
-                stage: Some(Action::Stage { point: point.clone(), shadow: shadow.clone() }),
+                before: Some(Action::Stage { point: point.clone(), shadow: shadow.clone() }),
                 risk: Risk::Replacement { schema: shadow.clone(), since },
-                copy: None,
                 action: Action::Restore {
                     point,
                     shadow,
@@ -174,14 +171,24 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
     }
 }
 
-/// The backup point from before down scripts, where the spec asks for one. `target`: what is gone back to, where nothing runs that is known.
-fn emergency(world: &World, target: u64) -> Option<Action> {
-    (world.spec.rollback.emergency_point == EmergencyPoint::BeforeDownScripts).then(|| Action::BackUp {
+/// The backup point from before down scripts, where the spec asks for one, or why there will be none: going back matters more. `target`:
+/// what is gone back to, where nothing runs that is known.
+fn emergency(world: &World, target: u64) -> Result<Option<Action>, String> {
+    if world.spec.rollback.emergency_point == EmergencyPoint::Never {
+        return Ok(None);
+    }
+    if journal::open_fence(&world.status).is_some() {
+        return Err("no emergency point is taken, since the application is down for as long as that takes".to_owned());
+    }
+    if let Some(Seen::Known(database)) = &world.database {
+        carried(database).map_err(|reason| format!("no emergency point is taken: {reason}"))?;
+    }
+    Ok(Some(Action::BackUp {
         release: world.status.release.unwrap_or(target),
         point: names::emergency_point(&world.name, &world.uid, world.status.operations + 1),
         reason: PointReason::Emergency,
         token: None,
-    })
+    }))
 }
 
 /// What the workloads go back to behind a fence.
@@ -243,11 +250,10 @@ pub fn actions(world: &World, release: u64, change: Option<Change>, deploy: Depl
         database: if change.is_some() { Use::Needed } else { Use::Untouched },
         cache: if world.spec.cache.is_some() { Use::Needed } else { Use::Untouched },
     });
-    if let Some(Change { stage, risk, copy, action }) = change {
-        actions.extend(stage);
+    if let Some(Change { before, risk, action }) = change {
+        actions.extend(before);
         // Measured whatever the policy says: what went, people want to know in any case.
         actions.push(Action::Approve { policy, risk });
-        actions.extend(copy);
         if !fenced {
             actions.push(fence());
             fenced = true;
@@ -297,8 +303,10 @@ fn choose(
     let mut reasons = Vec::new();
     for method in methods {
         let possible = match method {
-            Method::RevertSchema => revert(world, database, &extra, &missing, &half_way)
-                .map(|scripts| (Way::RevertSchema(scripts), "RevertSchema: every migration to undo has its down script".to_owned())),
+            Method::RevertSchema => revert(world, database, &extra, &missing, &half_way).map(|scripts| {
+                let reason = std::iter::once("RevertSchema: every migration to undo has its down script".to_owned());
+                (Way::RevertSchema(scripts), reason.chain(emergency(world, target.release).err()).collect::<Vec<_>>().join("; "))
+            }),
             Method::Restore => restore(world, database, target, content).map(|point| {
                 let reason = format!("Restore: BackupPoint {point} is from before the first release that is undone");
                 (Way::Restore { point }, reason)

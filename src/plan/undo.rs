@@ -81,9 +81,8 @@ fn plan(world: &World, aside: &Aside) -> Decision {
         Err(decision) => return decision,
     };
     let change = Change {
-        stage: None,
+        before: None,
         risk: Risk::Replacement { schema: aside.schema.clone(), since: Some(aside.at) },
-        copy: None,
         action: Action::Restore {
             // What stands aside says of itself that it is this.
             point: aside.schema.clone(),

@@ -376,13 +376,7 @@ async fn a_backup_can_be_restored_by_hand() {
     let bed = Bed::new("CREATE TABLE parent (id INT PRIMARY KEY); CREATE TABLE a_child (id INT PRIMARY KEY, p INT, v LONGTEXT, FOREIGN KEY (p) REFERENCES parent (id)); \
         INSERT INTO parent VALUES (1); INSERT INTO a_child VALUES (0, 1, 'ü\\0\\n;'), (1, 1, REPEAT('long', 200000))").await;
     let manifest = bed.capture("p1").await;
-    let mut files: Vec<&str> = manifest.files().map(|file| file.name.as_str()).collect();
-    files.sort_unstable();
-    let mut script = String::new();
-    for file in files {
-        let packed = bed.store.get(&Path::from(format!("p1/{file}"))).await.expect("it is there").bytes().await.expect("it can be read");
-        script.push_str(&String::from_utf8(zstd::decode_all(&packed[..]).expect("it can be unpacked")).expect("it is text"));
-    }
+    let script = bed.text(&manifest).await;
     let hand = bed.beside("hand");
     let mut root = bed.root().await;
     run(&mut root, &format!("CREATE DATABASE `{hand}`; USE `{hand}`")).await;

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use backout::mysql::{Capture, Database, Endpoint, Manifest, Marker, Owner, Store, Swap, Tls, capture, read_manifest};
 use backout::secret::Sensitive;
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
@@ -106,6 +107,19 @@ impl Bed {
         let manifest = read_manifest(&self.store, &prefix).await.expect("it can be read").expect("it is there");
         assert_eq!((&manifest.head, manifest.rows()), (&taken.head, taken.rows));
         manifest
+    }
+
+    /// All that a point would run, in its order.
+    pub async fn text(&self, manifest: &Manifest) -> String {
+        let mut files: Vec<&str> = manifest.files().map(|file| file.name.as_str()).collect();
+        files.sort_unstable();
+        let mut text = String::new();
+        for file in files {
+            let path = Path::from(format!("{}/{file}", manifest.head.point));
+            let packed = self.store.get(&path).await.expect("it is there").bytes().await.expect("it can be read");
+            text.push_str(&String::from_utf8(zstd::decode_all(&packed[..]).expect("it can be unpacked")).expect("it is text"));
+        }
+        text
     }
 
     /// From shadow `shadow` to aside `aside`, for `point`.

@@ -2,7 +2,8 @@
 
 use backout::{
     api::{
-        operation::{Kind, OperationState, StepName},
+        backup_point::PointReason,
+        operation::{Action, Kind, OperationState, StepName, StepState},
         release::{EmergencyPoint, Method},
         status::ReleaseState,
     },
@@ -27,11 +28,6 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
         ("the schema is the target's already", reverted().applied(&[1])),
         ("there is no database", reverted().spec(|spec| spec.database = None)),
         ("there is no cache", reverted().applied(&[1]).spec(|spec| spec.cache = None)),
-        ("and what they drop is kept", reverted().spec(|spec| spec.rollback.emergency_point = EmergencyPoint::BeforeDownScripts)),
-        (
-            "what a restore replaces is kept in any case",
-            reverted().no_down(2).spec(|spec| spec.rollback.emergency_point = EmergencyPoint::BeforeDownScripts),
-        ),
         ("Restore comes first", reverted().spec(|spec| spec.rollback.database = vec![Method::Restore, Method::RevertSchema])),
         ("a migration stands half way", reverted().half_way(2)),
         ("the target needs a migration that is gone", reverted().applied(&[2])),
@@ -73,10 +69,6 @@ fn going_back_to_a_known_good_release_takes_the_first_way_that_is_possible() {
       Rollback 2 → 1: Preflight 1 [] database=Untouched cache=Needed, Deploy 1, FlushCache shop:, Verify 1m
     there is no cache
       Rollback 2 → 1: Preflight 1 [] database=Untouched cache=Untouched, Deploy 1, Verify 1m
-    and what they drop is kept
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, BackUp shop-3-emergency-6eefdf8f77, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
-    what a restore replaces is kept in any case
-      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     Restore comes first
       Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     a migration stands half way
@@ -184,6 +176,56 @@ fn what_can_not_be_seen_or_trusted_is_never_destroyed() {
       Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
     so is that of one that a rollback took back before it failed on something else: the database says who brought what
       Rollback 3 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-3-predeploy, Approve Never, Fence shop=3, Restore shop-3-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    ");
+}
+
+#[test]
+fn what_down_scripts_drop_is_copied_before_where_the_spec_asks_for_that() {
+    let asked = |given: Given| given.spec(|spec| spec.rollback.emergency_point = EmergencyPoint::BeforeDownScripts);
+    let copying = |given: Given| {
+        let steps = [StepName::Preflight, StepName::BackUp, StepName::Approve];
+        let mut running = operation(&given.0, Kind::Rollback, 1, &steps).at(StepName::BackUp, StepState::Started);
+        for step in &mut running.steps {
+            if let Action::BackUp { reason, .. } = &mut step.action {
+                *reason = PointReason::Emergency;
+            }
+        }
+        given.running(running)
+    };
+    let rows = vec![
+        ("down scripts", asked(reverted())),
+        ("what a restore replaces is kept in any case", asked(reverted()).no_down(2)),
+        (
+            "a point can't carry what is there",
+            asked(reverted()).with(|world| {
+                if let Some(Seen::Known(database)) = &mut world.database {
+                    database.uncarried.push("table old".to_owned());
+                }
+            }),
+        ),
+        ("the application is down", {
+            let given = Given::failed_deploy(StepName::Migrate);
+            let contained = operation(&given.0, Kind::Deploy, 3, &[StepName::Migrate, StepName::Fence]).failed_at(StepName::Migrate);
+            let mut fenced = contained.clone();
+            fenced.steps[1].state = StepState::Done;
+            asked(given.running(fenced).closed(OperationState::Failed))
+        }),
+        ("it is under way", copying(asked(reverted()))),
+        ("it is under way, and nobody asks for it any more", copying(reverted())),
+    ];
+    assert_snapshot!(table(rows), @r"
+    down scripts
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, BackUp shop-3-emergency-6eefdf8f77, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    what a restore replaces is kept in any case
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Stage shop-2-predeploy, Approve Never, Fence shop=3, Restore shop-2-predeploy, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    a point can't carry what is there
+      Rollback 2 → 1: Preflight 1 [] database=Needed cache=Needed, Approve Never, Fence shop=3, RevertSchema 2 of 2, Deploy 1, FlushCache shop:, Unfence shop=3, Verify 1m
+    the application is down
+      Rollback 2 → 2 for 3: Fence shop=3, Preflight 2 [] database=Needed cache=Needed, Approve Never, RevertSchema 3 of 3, FlushCache shop:, Unfence shop=3, Verify 1m
+    it is under way
+      Run 1
+    it is under way, and nobody asks for it any more
+      Close Superseded
     ");
 }
 
