@@ -58,6 +58,16 @@ pub enum PointReason {
     Emergency,
 }
 
+impl PointReason {
+    /// Nothing waits for it: it is taken beside whatever else goes on.
+    pub const fn is_unbound(self) -> bool {
+        match self {
+            Self::Scheduled | Self::Manual => true,
+            Self::PreDeploy | Self::Emergency => false,
+        }
+    }
+}
+
 /// What was captured, as its manifest in the object store says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

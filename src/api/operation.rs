@@ -483,9 +483,9 @@ pub enum Action {
 }
 
 impl Action {
-    /// A backup that no release waits for.
+    /// A backup that no other step waits for.
     pub const fn is_unbound_backup(&self) -> bool {
-        matches!(self, Self::BackUp { reason: PointReason::Scheduled | PointReason::Manual, .. })
+        matches!(self, Self::BackUp { reason, .. } if reason.is_unbound())
     }
 
     pub const fn name(&self) -> StepName {

@@ -39,7 +39,6 @@ use crate::{
     access::{self, Access},
     api::{
         Kept, Migration, Release,
-        backup_point::PointReason,
         database::DatabaseSpec,
         names,
         operation::{Action, Revert, Step},
@@ -113,9 +112,9 @@ impl Hands {
     /// it counts against no deadline, and held until the step has run, or what it has begun beside.
     pub fn place(&self, release: &Release, step: &Step) -> Result<Option<Place>, Full> {
         let (places, count, what) = match &step.action {
-            Action::BackUp { reason: PointReason::PreDeploy | PointReason::Emergency, .. }
-            | Action::Stage { .. }
-            | Action::RehearseMigrations { .. } => (&self.streams, STREAMS - BESIDE, "backups and loads"),
+            Action::BackUp { .. } | Action::Stage { .. } | Action::RehearseMigrations { .. } if !step.action.is_unbound_backup() => {
+                (&self.streams, STREAMS - BESIDE, "backups and loads")
+            }
             Action::BackUp { .. } | Action::Rehearse { .. } if self.captures.runs(release) || self.rehearsals.runs(release) => {
                 return Ok(None);
             }
@@ -154,10 +153,10 @@ impl Hands {
             Action::Preflight { release: number, migrations, reverts, database, cache } => {
                 Box::pin(preflight::run(&task, *number, preflight::Scripts { migrations, reverts }, *database, *cache))
             }
-            Action::BackUp { release: number, point, reason: reason @ (PointReason::Scheduled | PointReason::Manual), token: _ } => {
+            Action::BackUp { release: number, point, reason, token: _ } if reason.is_unbound() => {
                 Box::pin(back_up::run_beside(&task, *number, point, *reason))
             }
-            Action::BackUp { release: number, point, reason: reason @ (PointReason::PreDeploy | PointReason::Emergency), token: _ } => {
+            Action::BackUp { release: number, point, reason, token: _ } => {
                 self.captures.stop(task.uid());
                 Box::pin(back_up::run(&task, *number, point, *reason))
             }

@@ -13,7 +13,7 @@ use super::chunk::Range;
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::qualified;
-use super::inspect::{self, Table};
+use super::inspect::{self, Table, Versions};
 use super::rows::Shape;
 
 /// The content of a table in two numbers: equal for equal content.
@@ -64,27 +64,14 @@ pub async fn checksum(database: &Database, schema: &str, table: &str) -> Result<
     let Some(found) = listing.tables.iter().find(|known| known.name == table) else {
         return Err(Error::Schema { schema: schema.to_owned(), reason: format!("it has no base table {table}") });
     };
-    let sum = sum(&mut session, schema, found).await?;
+    let sum = sum_of(&mut session, schema, found, &Range::default()).await?;
     session.close().await;
     Ok(sum)
 }
 
-/// The same in a session that is open already, and in its snapshot if it has one.
-pub(super) async fn sum(session: &mut Session, schema: &str, table: &Table) -> Result<TableSum> {
-    sum_of(session, schema, table, &Range::default()).await
-}
-
-/// The same of some of its rows. Those of the past are part of a table.
+/// The same of some of its rows, in a session that is open already, and in its snapshot if it has one. Rows of the past are part of a table.
 pub(super) async fn sum_of(session: &mut Session, schema: &str, table: &Table, range: &Range) -> Result<TableSum> {
     sum_by(session, schema, (table, Versions::All), range, &Shape::of(table).digest("t")).await
-}
-
-/// Which rows of a system-versioned table are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Versions {
-    All,
-    /// Those of the present.
-    Last,
 }
 
 /// The same by another text for each row, of the table called `t`.
@@ -99,9 +86,8 @@ pub(super) async fn sum_by(
     let clause = range.clause(&table.key, "t");
     // Of a part, the key says where it is; of the whole, the server knows the shortest way.
     let index = if clause.is_empty() { "" } else { " FORCE INDEX (PRIMARY)" };
-    let versions = if versions == Versions::All { table.all_versions() } else { "" };
-    let from = qualified(schema, &table.name);
-    let sql = format!("SELECT COUNT(*), COALESCE(SUM({crc} * {crc}), 0) FROM {from}{versions} AS `t`{index}{clause}");
+    let (name, versions) = (qualified(schema, &table.name), table.versions(versions));
+    let sql = format!("SELECT COUNT(*), COALESCE(SUM({crc} * {crc}), 0) FROM {name}{versions} AS `t`{index}{clause}");
     let doing = format!("checksum table {}", table.name);
     let unreadable = |reason: &str| Error::Unreadable { doing: doing.clone(), reason: reason.to_owned() };
     let rows = session.rows_long(&doing, sql).await?;

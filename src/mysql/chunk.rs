@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::Session;
 use super::error::Result;
 use super::ident::{qualified, quote};
-use super::inspect::{Column, Table};
+use super::inspect::{Column, Table, Versions};
 use super::rows::Encoding;
 
 /// Rows whose key comes after `after` and not after `upto`. Without the one it begins with the first row, without the other it ends
@@ -106,7 +106,7 @@ impl Key {
             "SELECT 0,{} FROM {}{} AS `t` FORCE INDEX (PRIMARY){}{} LIMIT {},1",
             self.list("t"),
             qualified(schema, &table.name),
-            table.all_versions(),
+            table.versions(Versions::All),
             rest.clause(&self.columns, "t"),
             self.order("t"),
             rows - 1

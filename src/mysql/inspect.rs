@@ -67,10 +67,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// What comes behind the table's name in FROM, so that the rows of the past are read as well.
-    pub(super) fn all_versions(&self) -> &'static str {
-        if self.is_versioned { " FOR SYSTEM_TIME ALL" } else { "" }
+    /// What comes behind the table's name in FROM.
+    pub(super) fn versions(&self, versions: Versions) -> &'static str {
+        if self.is_versioned && versions == Versions::All { " FOR SYSTEM_TIME ALL" } else { "" }
     }
+}
+
+/// Which rows of a system-versioned table are meant; any other has one version of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// Those of the past as well.
+    All,
+    /// Those of the present.
+    Last,
 }
 
 /// A column of a base table.
@@ -86,6 +95,12 @@ pub struct Column {
     pub content: Content,
     /// What the server fills in for a row that does not say; NULL is a default too.
     pub default: Fallback,
+}
+
+impl Column {
+    fn is_period(&self) -> bool {
+        matches!(self.content, Content::Since | Content::Until)
+    }
 }
 
 /// Whether a column has a default.
@@ -360,54 +375,51 @@ async fn keys(session: &mut Session, schema: &str, listing: &mut Listing) -> Res
     Ok(())
 }
 
-/// Since when and until when rows of system-versioned tables were as they are: the server lists those columns only where a definition
-/// names them, and makes the latter part of the primary key.
+/// Takes out system-versioned tables whose history can't be written, and completes the others.
 async fn versions(session: &mut Session, schema: &str, listing: &mut Listing) -> Result<()> {
-    let versioned: Vec<usize> = (0..listing.tables.len()).filter(|at| listing.tables.get(*at).is_some_and(|it| it.is_versioned)).collect();
-    if versioned.is_empty() {
+    if !listing.tables.iter().any(|table| table.is_versioned) {
         return Ok(());
     }
-    let is_period = |column: &Column| matches!(column.content, Content::Since | Content::Until);
     let writes_history = session.variable("system_versioning_insert_history").await?.is_some()
         && session.variable("secure_timestamp").await?.is_none_or(|secure| secure == "NO");
-    let (mut odd, mut gone) = (Vec::new(), Vec::new());
-    for at in versioned {
-        let Some(table) = listing.tables.get_mut(at) else { continue };
-        let by_time = table.columns.iter().filter(|column| is_period(column)).all(|column| column.data_type == "timestamp");
-        let grows = match definition::of(session, schema, &table.name).await {
-            Ok(definition) => grows_partitions(&definition),
-            Err(error) if error.code() == Some(NO_SUCH_TABLE) => {
-                gone.push(table.name.clone());
+    for mut table in std::mem::take(&mut listing.tables) {
+        if table.is_versioned {
+            let definition = match definition::of(session, schema, &table.name).await {
+                Err(error) if error.code() == Some(NO_SUCH_TABLE) => continue,
+                definition => definition?,
+            };
+            let by_time = table.columns.iter().filter(|column| column.is_period()).all(|column| column.data_type == "timestamp");
+            if !writes_history || !by_time || grows_partitions(&definition) {
+                listing.unsupported.push(Unsupported { kind: Kind::SystemVersionedTable, name: table.name });
                 continue;
             }
-            Err(error) => return Err(error),
-        };
-        if !writes_history || !by_time || grows {
-            odd.push(table.name.clone());
-            continue;
+            name_the_period(&mut table);
         }
-        if !table.columns.iter().any(is_period) {
-            table.columns.extend([("row_start", Content::Since), ("row_end", Content::Until)].map(|(name, content)| Column {
-                name: name.to_owned(),
-                data_type: "timestamp".to_owned(),
-                column_type: "timestamp(6)".to_owned(),
-                charset: None,
-                collation: None,
-                content,
-                default: Fallback::Given,
-            }));
-        }
-        let Table { columns, key, .. } = table;
-        let content = |name: &String| columns.iter().find(|column| column.name == *name).map(|column| column.content);
-        if key.iter().any(|name| content(name) == Some(Content::Since)) {
-            // Several rows of the present may have the rest of it.
-            key.clear();
-        }
-        key.retain(|name| content(name) != Some(Content::Until));
+        listing.tables.push(table);
     }
-    listing.tables.retain(|table| !odd.contains(&table.name) && !gone.contains(&table.name));
-    listing.unsupported.extend(odd.into_iter().map(|name| Unsupported { kind: Kind::SystemVersionedTable, name }));
     Ok(())
+}
+
+/// Since when and until when rows are as they are: the server lists those columns only where the definition names them, and makes the latter
+/// part of the primary key.
+fn name_the_period(Table { columns, key, .. }: &mut Table) {
+    if !columns.iter().any(Column::is_period) {
+        columns.extend([("row_start", Content::Since), ("row_end", Content::Until)].map(|(name, content)| Column {
+            name: name.to_owned(),
+            data_type: "timestamp".to_owned(),
+            column_type: "timestamp(6)".to_owned(),
+            charset: None,
+            collation: None,
+            content,
+            default: Fallback::Given,
+        }));
+    }
+    let content = |name: &String| columns.iter().find(|column| column.name == *name).map(|column| column.content);
+    if key.iter().any(|name| content(name) == Some(Content::Since)) {
+        // Several rows of the present may have the rest of it.
+        key.clear();
+    }
+    key.retain(|name| content(name) != Some(Content::Until));
 }
 
 /// It went since the tables were listed.

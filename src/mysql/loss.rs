@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::beside;
 use super::bookkeeping::is_own;
-use super::checksum::{self, Versions};
+use super::checksum;
 use super::chunk::{Key, Range};
 use super::crew::{self, Jobs};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{qualified, quote};
-use super::inspect::{Column, Content, Fallback, Table};
+use super::inspect::{Column, Content, Fallback, Table, Versions};
 use super::rows::{self, Encoding};
 use super::views;
 
@@ -294,7 +294,7 @@ fn common<'a>(table: &'a Table, other: &Table) -> Vec<(&'a str, Encoding)> {
 
 /// With the rows of the past.
 async fn count(session: &mut Session, schema: &str, table: &Table) -> Result<u64> {
-    ask(session, &table.name, format!("SELECT COUNT(*) FROM {}{}", qualified(schema, &table.name), table.all_versions())).await
+    ask(session, &table.name, format!("SELECT COUNT(*) FROM {}{}", qualified(schema, &table.name), table.versions(Versions::All))).await
 }
 
 async fn ask(session: &mut Session, table: &str, sql: String) -> Result<u64> {

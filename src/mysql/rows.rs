@@ -6,7 +6,7 @@
 
 use super::chunk::{Key, Range};
 use super::ident::{quote, quote_all};
-use super::inspect::{Column, Content, Table};
+use super::inspect::{Column, Content, Table, Versions};
 
 /// A statement grows to about this many bytes. Larger ones load no faster; smaller ones leave room below the server's
 /// `max_allowed_packet` (16 MiB unless set, 1 MiB on old servers).
@@ -152,11 +152,11 @@ impl Shape {
             .filter(|column| column.content != Content::Generated)
             .filter_map(|column| Some((column.name.clone(), Encoding::of(column)?)))
             .collect();
-        Self { table: table.name.clone(), fields, key: table.key.clone(), versions: table.all_versions() }
+        Self { table: table.name.clone(), fields, key: table.key.clone(), versions: table.versions(Versions::All) }
     }
 
-    /// The rows of a range, those of the past included, each with the CRC32 of its [`Shape::digest`] behind its columns; in the order of the primary key where there
-    /// is one: so they load fastest.
+    /// The rows of a range, those of the past included, each with the CRC32 of its [`Shape::digest`] behind its columns; in the order of the
+    /// primary key where there is one: so they load fastest.
     /// The leading 0 is needed: the client takes a row that begins with a very long value for the end of the rows.
     pub fn select(&self, range: &Range, key: Option<&Key>) -> String {
         let named = |name: &String| format!("`t`.{}", quote(name));

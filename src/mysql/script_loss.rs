@@ -10,7 +10,7 @@ use super::destruction::{self, Names, TableName, Takes, Verb};
 use super::endpoint::{Database, Session};
 use super::error::{Error, Result};
 use super::ident::{literal, qualified, quote};
-use super::inspect::{self, Column, Kind, Listing, Table, Unsupported};
+use super::inspect::{self, Column, Kind, Listing, Table, Unsupported, Versions};
 use super::script::{self, Effect};
 use super::stored::{self, StoredKind};
 use super::widening;
@@ -107,12 +107,12 @@ impl<'a> Measure<'a> {
         };
         match takes {
             Takes::Table(_) => {
-                let rows = self.count_all(&found, "COUNT(*)").await?;
+                let rows = self.count(&found, Versions::All, "COUNT(*)", None).await?;
                 Ok(vec![(format!("table {table}: {rows} rows"), Some(rows))])
             }
             Takes::Column { column, .. } => {
                 let Some(column) = given(&found, column) else { return Ok(Vec::new()) };
-                let values = self.count_all(&found, &format!("COUNT({})", quote(&column.name))).await?;
+                let values = self.count(&found, Versions::All, &format!("COUNT({})", quote(&column.name)), None).await?;
                 Ok(vec![(format!("column {table}.{}: {values} values", column.name), Some(values))])
             }
             Takes::Values { column, definition, .. } => {
@@ -121,7 +121,7 @@ impl<'a> Measure<'a> {
                 if widening::keeps(column, charset.as_deref(), definition) {
                     return Ok(Vec::new());
                 }
-                let values = self.count_all(&found, &format!("COUNT({})", quote(&column.name))).await?;
+                let values = self.count(&found, Versions::All, &format!("COUNT({})", quote(&column.name)), None).await?;
                 let what = format!("column {table}.{}: {values} values, changed from {} to {definition}", column.name, column.column_type);
                 Ok(vec![(what, Some(values))])
             }
@@ -132,7 +132,7 @@ impl<'a> Measure<'a> {
 
     async fn rows(&mut self, table: &Table, verb: Verb, condition: Option<&str>) -> Result<Vec<(String, Option<u64>)>> {
         let counted = match condition {
-            Some(condition) => match self.count(table, "COUNT(*)", Some(condition)).await {
+            Some(condition) => match self.count(table, Versions::Last, "COUNT(*)", Some(condition)).await {
                 Ok(rows) => Some((rows, "")),
                 // The script will fail there too, or finds a column that does not exist yet.
                 Err(error @ Error::Refused { .. }) if error.class() == Class::Permanent => None,
@@ -142,8 +142,8 @@ impl<'a> Measure<'a> {
         };
         let (rows, up_to) = match (counted, verb) {
             (Some(counted), _) => counted,
-            (None, Verb::Truncate) => (self.count(table, "COUNT(*)", None).await?, ""),
-            (None, Verb::Delete | Verb::Update | Verb::Replace) => (self.count(table, "COUNT(*)", None).await?, "up to "),
+            (None, Verb::Truncate) => (self.count(table, Versions::Last, "COUNT(*)", None).await?, ""),
+            (None, Verb::Delete | Verb::Update | Verb::Replace) => (self.count(table, Versions::Last, "COUNT(*)", None).await?, "up to "),
         };
         let how = match verb {
             Verb::Truncate | Verb::Delete => "deleted",
@@ -155,7 +155,7 @@ impl<'a> Measure<'a> {
         if rows > 0 && verb != Verb::Truncate {
             for child in followers(&self.links, &table.name, verb) {
                 let Found::Table(found) = self.find(&TableName { schema: None, table: child }) else { continue };
-                let rows = self.count(&found, "COUNT(*)", None).await?;
+                let rows = self.count(&found, Versions::Last, "COUNT(*)", None).await?;
                 losses.push((format!("table {}: up to {rows} rows that follow those of {}", found.name, table.name), Some(rows)));
             }
         }
@@ -178,20 +178,11 @@ impl<'a> Measure<'a> {
         if is_other || self.listing.unsupported.iter().any(|object| odd(&object)) { Found::Elsewhere } else { Found::Nothing }
     }
 
-    /// Of the rows of the present: those of the past no statement changes.
-    async fn count(&mut self, table: &Table, what: &str, condition: Option<&str>) -> Result<u64> {
-        self.count_in(table, "", what, condition).await
-    }
-
-    /// The past goes with a table or a column.
-    async fn count_all(&mut self, table: &Table, what: &str) -> Result<u64> {
-        self.count_in(table, table.all_versions(), what, None).await
-    }
-
-    async fn count_in(&mut self, table: &Table, versions: &str, what: &str, condition: Option<&str>) -> Result<u64> {
+    /// The past goes with a table or a column, and no statement changes it.
+    async fn count(&mut self, table: &Table, versions: Versions, what: &str, condition: Option<&str>) -> Result<u64> {
         let doing = format!("count what would be lost of table {}", table.name);
         let filter = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-        let sql = format!("SELECT {what} FROM {}{versions}{filter}", qualified(self.live, &table.name));
+        let sql = format!("SELECT {what} FROM {}{}{filter}", qualified(self.live, &table.name), table.versions(versions));
         let rows = self.session.rows_long(&doing, sql).await.map_err(|error| match error.code() {
             // Its definition is younger than the snapshot, or it is gone.
             Some(1412 | 1146) => Error::Moved { what: format!("table {}", table.name) },

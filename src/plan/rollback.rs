@@ -44,7 +44,7 @@ pub fn plan(world: &World, target: &HistoryEntry, why: &Why) -> Decision {
         (Some(_), None) => return Decision::LookAtDatabase,
         (Some(_), Some(Seen::Unknown(unseen))) => return rest(world, Verdict::unseen(unseen)),
         (Some(_), Some(Seen::Known(database))) => match choose(world, database, target, &kept.content, &why.methods) {
-            Ok(Chosen { way: Way::RevertSchema(_) | Way::Restore { .. }, .. }) if database.other_owner.is_some() => {
+            Ok(Chosen { way: Way::RevertSchema { .. } | Way::Restore { .. }, .. }) if database.other_owner.is_some() => {
                 return rest(world, Verdict::shared(world, database.other_owner.as_deref().unwrap_or_default()));
             }
             Ok(chosen) => chosen,
@@ -115,7 +115,11 @@ pub fn data(world: &World, current: &HistoryEntry, name: &str) -> Decision {
 enum Way {
     /// The target's migrations are those applied.
     Nothing,
-    RevertSchema(Vec<Revert>),
+    RevertSchema {
+        scripts: Vec<Revert>,
+        /// A backup point from before them.
+        copy: Option<Action>,
+    },
     Restore {
         point: String,
     },
@@ -145,8 +149,8 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
     let database = world.spec.database.as_ref()?;
     match way {
         Way::Nothing => None,
-        Way::RevertSchema(migrations) => Some(Change {
-            before: emergency(world, release).ok().flatten(),
+        Way::RevertSchema { scripts: migrations, copy } => Some(Change {
+            before: copy,
             risk: Risk::Scripts { migrations: migrations.clone() },
             action: Action::RevertSchema { migrations, tolerated: tolerated(world) },
         }),
@@ -173,16 +177,14 @@ fn change(world: &World, way: Way, release: u64) -> Option<Change> {
 
 /// The backup point from before down scripts, where the spec asks for one, or why there will be none: going back matters more. `target`:
 /// what is gone back to, where nothing runs that is known.
-fn emergency(world: &World, target: u64) -> Result<Option<Action>, String> {
+fn emergency(world: &World, database: &DatabaseSeen, target: u64) -> Result<Option<Action>, String> {
     if world.spec.rollback.emergency_point == EmergencyPoint::Never {
         return Ok(None);
     }
     if journal::open_fence(&world.status).is_some() {
-        return Err("no emergency point is taken, since the application is down for as long as that takes".to_owned());
+        return Err("the application is down for as long as that takes".to_owned());
     }
-    if let Some(Seen::Known(database)) = &world.database {
-        carried(database).map_err(|reason| format!("no emergency point is taken: {reason}"))?;
-    }
+    carried(database)?;
     Ok(Some(Action::BackUp {
         release: world.status.release.unwrap_or(target),
         point: names::emergency_point(&world.name, &world.uid, world.status.operations + 1),
@@ -304,8 +306,11 @@ fn choose(
     for method in methods {
         let possible = match method {
             Method::RevertSchema => revert(world, database, &extra, &missing, &half_way).map(|scripts| {
-                let reason = std::iter::once("RevertSchema: every migration to undo has its down script".to_owned());
-                (Way::RevertSchema(scripts), reason.chain(emergency(world, target.release).err()).collect::<Vec<_>>().join("; "))
+                let reason = "RevertSchema: every migration to undo has its down script";
+                match emergency(world, database, target.release) {
+                    Ok(copy) => (Way::RevertSchema { scripts, copy }, reason.to_owned()),
+                    Err(why) => (Way::RevertSchema { scripts, copy: None }, format!("{reason}; no emergency point is taken: {why}")),
+                }
             }),
             Method::Restore => restore(world, database, target, content).map(|point| {
                 let reason = format!("Restore: BackupPoint {point} is from before the first release that is undone");
