@@ -105,6 +105,9 @@ impl Call {
             },
         };
         let migrations = migration::pair(files(folder)?).map_err(|error| error.to_string())?;
+        if migrations.is_empty() {
+            return Err(format!("{} holds no migration", folder.display()));
+        }
         let scripts: Vec<Script> = migrations.into_iter().filter(|migration| !applied.contains(&migration.version)).map(script).collect();
         if scripts.is_empty() {
             return Err(format!("{point} has all migrations of {} already", folder.display()));

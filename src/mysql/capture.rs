@@ -62,16 +62,26 @@ pub async fn capture(database: &Database, store: &Store, prefix: &Path, what: &C
 /// and from where in the binary log, nothing here can tell.
 ///
 /// # Errors
-/// As [`capture`], of that schema; [`Error::Schema`] for the live one.
+/// As [`capture`], of that schema; [`Error::Schema`] for the live one, and for one without tables: a restore would leave none.
 pub async fn import(database: &Database, from: &str, store: &Store, prefix: &Path, what: &Capture) -> Result<Summary> {
     if from == database.name() {
         return Err(Error::Schema { schema: from.to_owned(), reason: "it is the live schema itself: capture it".to_owned() });
+    }
+    let source = database.in_schema(from);
+    let mut session = source.session().await?;
+    let is_empty = inspect::list(&mut session, from).await?.tables.is_empty();
+    session.close().await;
+    if is_empty {
+        return Err(Error::Schema {
+            schema: from.to_owned(),
+            reason: "it holds no table that could be taken: load the dump into it first".to_owned(),
+        });
     }
     let as_its_own = |manifest: Manifest| {
         let head = Head { database: database.name().to_owned(), position: None, ..manifest.head };
         Manifest { head, ..manifest }
     };
-    captured(&database.in_schema(from), store, prefix, what, as_its_own).await
+    captured(&source, store, prefix, what, as_its_own).await
 }
 
 async fn captured(

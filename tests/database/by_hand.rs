@@ -168,6 +168,8 @@ async fn migrations_are_tried_on_a_copy_by_hand() {
     let write = |name: &str, text: &str| std::fs::write(scripts.join(name), text).expect("it can be written");
     let arguments = ["try", "before", scripts.to_str().expect("its path is text"), "--output", "json"];
     done(&bed, &store, &["capture", "before"]);
+    let message = refused(&bed, &store, &arguments);
+    assert!(message.contains("holds no migration"), "{message}");
     write("0001_more.up.sql", "ALTER TABLE a ADD v INT");
     write("0001_more.down.sql", "ALTER TABLE a DROP COLUMN v");
     let tried = json(&done(&bed, &store, &arguments));
@@ -208,6 +210,8 @@ async fn a_dump_of_the_usual_tool_becomes_a_point() {
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     };
     run(&mut root, &format!("CREATE DATABASE `{dump}`")).await;
+    let message = refused(&bed, store, &["capture", "old", "--from", &dump]);
+    assert!(message.contains("it holds no table"), "{message}");
     tool(&format!(
         "mariadb-dump \"$@\" --single-transaction {0} > {1}/old.sql; mariadb \"$@\" {dump} < {1}/old.sql",
         bed.name,
