@@ -51,7 +51,7 @@ impl TryFrom<Written> for Schedule {
 
     fn try_from(written: Written) -> Result<Self, String> {
         let schedule = Self(written);
-        let never = || format!("schedule.cron {:?} never comes: no such day is in any month that it names", schedule.cron());
+        let never = || format!("a schedule's cron {:?} never comes: no such day is in any month that it names", schedule.cron());
         // Seen from a leap year's beginning.
         let next = schedule.0.next_after(civil::date(2024, 1, 1).at(0, 0, 0, 0))?;
         next.map(|_| ()).ok_or_else(never)?;
@@ -65,15 +65,15 @@ impl Written {
         let cron = &self.cron;
         // Both are checked by themselves: the parser would take a zone as a sixth field of the expression, and the other way round.
         if cron.split_whitespace().count() != 5 {
-            return Err(format!("schedule.cron {cron:?} does not have five fields, such as \"0 3 * * *\" for three o'clock every day"));
+            return Err(format!("a schedule's cron {cron:?} does not have five fields, such as \"0 3 * * *\" for three o'clock every day"));
         }
         cronexpr::parse_crontab(&format!("{cron} UTC"))
-            .map_err(|error| format!("schedule.cron {cron:?} can't be read: {}", error.to_string().replace('\n', " ")))
+            .map_err(|error| format!("a schedule's cron {cron:?} can't be read: {}", error.to_string().replace('\n', " ")))
     }
 
     fn zone(&self) -> Result<TimeZone, String> {
         let name = &self.time_zone;
-        TimeZone::get(name).map_err(|_| format!("schedule.timeZone {name:?} is not the name of a time zone, such as Europe/Berlin"))
+        TimeZone::get(name).map_err(|_| format!("a schedule's timeZone {name:?} is not the name of a time zone, such as Europe/Berlin"))
     }
 
     /// What the clock on the wall shows next of the times that are asked for. `None`: none of them ever comes.
@@ -159,9 +159,9 @@ mod tests {
         for (text, said) in [
             (json!({"cron": "0 3 * *"}), "five fields"),
             (json!({"cron": "0 3 * * * UTC"}), "five fields"),
-            (json!({"cron": "0 0 30 2 *"}), "schedule.cron \"0 0 30 2 *\" never comes"),
-            (json!({"cron": "0 25 * * *"}), "schedule.cron \"0 25 * * *\" can't be read"),
-            (json!({"cron": "0 3 * * *", "timeZone": "Berlin"}), "schedule.timeZone \"Berlin\" is not the name"),
+            (json!({"cron": "0 0 30 2 *"}), "a schedule's cron \"0 0 30 2 *\" never comes"),
+            (json!({"cron": "0 25 * * *"}), "a schedule's cron \"0 25 * * *\" can't be read"),
+            (json!({"cron": "0 3 * * *", "timeZone": "Berlin"}), "a schedule's timeZone \"Berlin\" is not the name"),
         ] {
             let error = read(text.clone()).expect_err("it is refused");
             assert!(error.contains(said), "{text}: {error}");
