@@ -63,7 +63,7 @@ chaos: check build
 ## bench-db: measure the data engine beside mysqldump, mydumper and mariadb-backup on a server of its own; ROWS="1000000 5000000" RUNS=3
 .PHONY: bench-db
 bench-db: check own
-	@command -v mydumper mariadb-backup >/dev/null || apt-get install -qy --no-install-recommends mydumper mariadb-backup
+	@{ command -v mydumper && command -v mariadb-backup; } >/dev/null || apt-get install -qy --no-install-recommends mydumper mariadb-backup
 	@cargo bench --quiet --locked --bench db
 
 ## build: the operator, the sample application and all tests
